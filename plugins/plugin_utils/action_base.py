@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins share: arguments are validated, the connection is used, errors become results.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.module_utils.basic import missing_required_lib
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+from .api import REQUESTS_MISSING
+from .credentials import JMESPATH_MISSING
+from .errors import GatewayUnreachable, ProvisioningError
+
+
+class ZtpActionBase(ActionBase):
+    """An action plugin with the manners of a module. A subclass has ``ARGUMENTS`` and ``perform``."""
+
+    TRANSFERS_FILES = False  # no temporary directory on the gateway
+    ARGUMENTS: Mapping[str, Mapping[str, Any]] = {}
+
+    def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Does the job with validated arguments and returns the result, ``changed`` in it."""
+        raise NotImplementedError
+
+    def run(self, tmp: None = None, task_vars: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Called by Ansible. Raises ``AnsibleConnectionFailure`` if the gateway cannot be reached."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        for library, problem in (("requests", REQUESTS_MISSING), ("jmespath", JMESPATH_MISSING)):
+            if problem is not None:
+                return {**result, "failed": True, "msg": missing_required_lib(library)}
+        try:
+            result.update(self.perform(self._validated(), task_vars or {}))
+        except ProvisioningError as error:
+            result.update(failed=True, changed=False, msg=error.message, error_code=error.code, status=error.status)
+        except GatewayUnreachable as error:
+            raise AnsibleConnectionFailure(error.message) from None
+        return result
+
+    def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
+        """Runs one command on the gateway; see ``gateway.Execute``.
+
+        :raises GatewayUnreachable: if the connection fails.
+        :raises ProvisioningError: ``gateway_unsupported``.
+        """
+        if not self._connection.has_pipelining:
+            raise ProvisioningError(
+                "gateway_unsupported",
+                f"The connection {self._connection.transport} cannot carry standard input: use ssh or local.",
+            )
+        no_log = self._play_context.no_log
+        # at -vvv the ssh connection prints what a command answers, unless told not to
+        self._play_context.no_log = no_log or secret
+        try:
+            answer = self._low_level_execute_command(command, in_data=standard_input)
+        except AnsibleConnectionFailure as error:
+            raise GatewayUnreachable(str(error)) from None
+        finally:
+            self._play_context.no_log = no_log
+        return answer["rc"], answer["stdout"], answer["stderr"]
+
+    def _validated(self) -> dict[str, Any]:
+        checked = ArgumentSpecValidator(dict(self.ARGUMENTS)).validate(self._task.args)
+        if checked.error_messages:
+            text = "; ".join(checked.error_messages)
+            for name, option in self.ARGUMENTS.items():
+                if option.get("no_log") and self._task.args.get(name):
+                    text = text.replace(str(self._task.args[name]), "(not shown)")
+            raise ProvisioningError("bad_option", f"{text}.")
+        return dict(checked.validated_parameters)

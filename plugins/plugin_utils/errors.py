@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one error of this collection: a stable code, a sentence that says what to do next, never a secret.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+ERROR_CODES = (
+    "unreachable",
+    "tls",
+    "timeout",
+    "rate_limited",
+    "server_error",
+    "bad_response",
+    "missing_field",
+    "pair_mismatch",
+    "token_invalid",
+    "already_registered",
+    "no_plan",
+    "not_allowed",
+    "hardware_id_required",
+    "profile_disabled",
+    "refused",
+    "activation_pending",
+    "bad_option",
+    "bad_path",
+    "gateway_unsupported",
+    "disk_full",
+    "permission",
+    "concurrent_change",
+    "health_check_failed",
+    "escrow_failed",
+)
+
+
+class ProvisioningError(Exception):
+    """Why credentials could not be ensured.
+
+    :param code: one of ``ERROR_CODES``; an unknown one is a programming error and raises ``ValueError``.
+    :param message: what happened and what to do next. It must not hold a response body, a token or a credential.
+    :param status: the HTTP status, where the platform answered.
+    """
+
+    def __init__(self, code: str, message: str, status: int | None = None) -> None:
+        if code not in ERROR_CODES:
+            raise ValueError(f"unknown error code {code!r}")
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+    def with_advice(self, advice: str) -> ProvisioningError:
+        """The same error with one more sentence at its end."""
+        return ProvisioningError(self.code, f"{self.message} {advice}", self.status)
+
+
+class GatewayUnreachable(Exception):
+    """The connection to the gateway failed; Ansible reports such a host as unreachable."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def with_advice(self, advice: str) -> GatewayUnreachable:
+        """The same error with one more sentence at its end."""
+        return GatewayUnreachable(f"{self.message} {advice}")

@@ -1,0 +1,538 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs ``gateway.sh`` over the connection that Ansible already has, and reads its answer.
+
+A command without payload is the script on standard input. A command with payload is one tar stream, the script in it,
+that a one-line bootstrap unpacks into a staging directory and runs there: nothing long, and no secret, is ever an
+argument. What a gateway prints is parsed, bounded and never evaluated: a gateway may be compromised.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import posixpath
+import re
+import shlex
+import stat
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import ERROR_CODES, ProvisioningError
+
+# (command, standard input, whether the answer holds a secret) -> (exit status, standard output, standard error)
+Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
+
+SCRIPT = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
+LONGEST_PATH = 512  # bytes; every argument together stays far below the 9,000 that dropbear takes
+LARGEST_RECORD = 256 * 1024  # characters
+LEAST_FREE_KIB = 256  # a bundle is about 20 KiB
+
+_GENERATION = re.compile(r"[0-9]{6}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_IDENTITY = re.compile(r"uid=(\d+)(?:\(([^)]*)\))? gid=\d+")
+_GROUPS = re.compile(r"(\d+)(?:\(([^)]*)\))?")
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Type and permissions as ``ls -ln`` shows them (``drwxr-x---``), with numeric owner and group."""
+
+    mode: str
+    owner: int
+    group: int
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a bundle: its content and its mode, for example ``0o640``."""
+
+    content: bytes = field(repr=False)
+    mode: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a gateway holds at one path; all of it is what the gateway claims.
+
+    :param user_id, user_name, groups: who runs the commands there; groups maps a number to a name, primary first.
+    :param owner_id, group_id: the wanted owner and group, or ``None`` where the gateway does not know them.
+    :param ancestors: the directories from ``/`` down to the path, as far as they exist, each a (name, Attributes).
+    :param current: the name of the generation in use, or ``None``.
+    :param record: the parsed record of that generation, or ``None`` where there is none that can be read.
+    :param digests: file name to SHA-256 of the files of that generation.
+    :param files: file name to Attributes in that generation.
+    :param directories: the Attributes of ``.``, ``generations`` and ``current``, as far as they exist.
+    :param leftovers: names that a run which died has left behind.
+    """
+
+    path: str
+    user_id: int
+    user_name: str
+    groups: Mapping[int, str]
+    owner_id: int | None
+    group_id: int | None
+    ancestors: Sequence[tuple[str, Attributes]]
+    missing_tools: tuple[str, ...] = ()
+    not_writable: str | None = None
+    free_kib: int | None = None
+    current: str | None = None
+    record: Mapping[str, Any] | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Attributes] = field(default_factory=dict)
+    directories: Mapping[str, Attributes] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    generations: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the path itself is there."""
+        return bool(self.ancestors) and self.ancestors[-1][0] == self.path
+
+
+def probe(execute: Execute, path: str, owner: str | None = None, group: str | None = None) -> Held:
+    """Looks at one path on the gateway, in one remote command that changes nothing.
+
+    :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
+    """
+    check_path(path)
+    answer = _run(execute, _request("probe", path, owner=owner or "", group=group or ""))
+    held = _read_probe(path, answer)
+    return replace(
+        held,
+        owner_id=held.owner_id if owner else held.user_id,
+        group_id=held.group_id if group else next(iter(held.groups), None),
+    )
+
+
+def survey(execute: Execute, paths: Sequence[str]) -> list[Held]:
+    """Looks at several paths and at every generation in them, in one remote command that changes nothing.
+
+    :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
+    """
+    for path in paths:
+        check_path(path)
+    arguments = "set -- " + " ".join(shlex.quote(path) for path in paths) + "\n"
+    answer = _run(execute, arguments + _request("survey", paths[0]))
+    sections = _sections(answer, "path")[1:]
+    if len(sections) != len(paths):
+        raise _not_understood()
+    return [_read_probe(path, section) for path, (_path, section) in zip(paths, sections, strict=True)]
+
+
+def install(
+    execute: Execute,
+    held: Held,
+    files: Mapping[str, File],
+    *,
+    directory_mode: int,
+    keep: int,
+    nonce: str,
+    modified_at: datetime,
+) -> str:
+    """Puts a bundle on the gateway as its new current generation, all or nothing, in one remote command.
+
+    :param held: what ``probe`` found; if the gateway has another current generation by now, nothing is changed.
+    :param keep: how many previous generations stay for a rollback.
+    :param nonce: lower-case letters and digits that no other run uses; names the staging directory.
+    :param modified_at: the modification time that the files get.
+    :returns: the name of the new generation.
+    :raises ProvisioningError: ``bad_path``, ``permission``, ``disk_full``, ``concurrent_change``,
+        ``gateway_unsupported``.
+    """
+    request = _change("install", held, files, directory_mode=directory_mode, keep=keep, nonce=nonce)
+    staging = shlex.quote(f"{held.path}/.staging-{nonce}")
+    command = (
+        f"umask 022; mkdir -p {shlex.quote(posixpath.dirname(held.path))} && umask 077 && mkdir -p {staging}"
+        f" && cd {staging} && tar -xpf - && sh ./gateway.sh </dev/null;"
+        f" s=$?; cd / && rm -rf {staging}; exit $s"
+    )
+    status, output, complaint = execute(command, _stream(request + SCRIPT, files, held, modified_at), False)
+    lines = _answer(output)
+    if not lines and status != 0:
+        raise _unpacking_failed(complaint)
+    return _word(_checked(lines, status, complaint), "installed")
+
+
+def repair(
+    execute: Execute, held: Held, files: Mapping[str, File], *, directory_mode: int, keep: int, nonce: str
+) -> str:
+    """Gives the current generation its owner, group and modes again and clears leftovers, in one remote command.
+
+    :param files: the modes that the files must have; their content is not used.
+    :returns: the name of the current generation.
+    :raises ProvisioningError: as ``install``.
+    """
+    request = _change("repair", held, files, directory_mode=directory_mode, keep=keep, nonce=nonce)
+    return _word(_run(execute, request), "repaired")
+
+
+def read_response(execute: Execute, held: Held) -> bytes:
+    """Reads the installed raw response back: the one command whose answer is a secret.
+
+    :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
+    """
+    request = _request("read_response", held.path, current=held.current or "")
+    lines = _run(execute, request, secret=True)
+    if "response" not in lines:
+        raise _not_understood()
+    # gateway.sh ends the file with one line feed of its own
+    return "\n".join(lines[lines.index("response") + 1 :]).encode("utf-8", "surrogateescape")
+
+
+def remove(execute: Execute, held: Held) -> None:
+    """Removes every generation and the link to the current one, in one remote command.
+
+    :raises ProvisioningError: ``bad_path``, ``permission``, ``concurrent_change``, ``gateway_unsupported``.
+    """
+    lines = _run(execute, _request("remove", held.path))
+    if "removed" not in lines:
+        raise _not_understood()
+
+
+def check_path(path: str) -> None:
+    """Refuses a path that is not a plain absolute one.
+
+    :raises ProvisioningError: ``bad_path``.
+    """
+    parts = path.split("/")
+    if not path.startswith("/") or (len(parts) < 3 and not parts[-1]):
+        raise ProvisioningError("bad_path", "path must be absolute, for example /etc/thingstream/pointperfect.")
+    if any(part in ("", ".", "..") for part in parts[1:]) or not path.isprintable():
+        raise ProvisioningError(
+            "bad_path", "path must not hold empty parts, '.', '..', a slash at its end or control characters."
+        )
+    if len(path.encode("utf-8", "replace")) > LONGEST_PATH:
+        raise ProvisioningError("bad_path", f"path is longer than {LONGEST_PATH} bytes.")
+
+
+def require_changeable(held: Held) -> None:
+    """Finds out, before anything is asked or written, whether the path can be changed at all.
+
+    :raises ProvisioningError: ``gateway_unsupported``, ``bad_path``, ``permission``.
+    """
+    if held.missing_tools:
+        raise ProvisioningError(
+            "gateway_unsupported", f"The gateway lacks: {', '.join(held.missing_tools)}. Install what brings them."
+        )
+    _require_safe_path(held)
+    if held.not_writable is not None:
+        raise ProvisioningError(
+            "permission",
+            f"User {held.user_name!r} cannot write to {held.not_writable}: use become, or mount it writable.",
+        )
+
+
+def require_installable(held: Held, owner: str | None, group: str | None) -> None:
+    """Finds out, before anything is asked or written, whether a bundle could be installed.
+
+    :param held: what ``probe`` found with the same owner and group.
+    :raises ProvisioningError: as ``require_changeable``, and ``bad_option``, ``disk_full``.
+    """
+    require_changeable(held)
+    for option, name, number in (("owner", owner, held.owner_id), ("group", group, held.group_id)):
+        if number is None:
+            raise ProvisioningError(
+                "bad_option", f"The gateway has no {option} {name!r}: create it or change {option}."
+            )
+    if held.user_id != 0 and (held.owner_id != held.user_id or held.group_id not in held.groups):
+        raise ProvisioningError(
+            "permission", f"User {held.user_name!r} cannot give files to the wanted owner and group: use become."
+        )
+    if held.free_kib is not None and held.free_kib < LEAST_FREE_KIB:
+        raise ProvisioningError(
+            "disk_full", f"Only {held.free_kib} KiB are free at {held.path}; {LEAST_FREE_KIB} KiB are needed."
+        )
+
+
+def drift(held: Held, modes: Mapping[str, int], directory_mode: int) -> list[str]:
+    """Names what has another owner, group or mode than it should: files of the current generation and directories.
+
+    :param modes: file name to mode, for example ``0o640``.
+    """
+    expected = {name: stat.filemode(stat.S_IFREG | mode) for name, mode in modes.items()}
+    found = {**held.files, **{f"{name}/": attributes for name, attributes in held.directories.items()}}
+    expected.update({f"{name}/": stat.filemode(stat.S_IFDIR | directory_mode) for name in held.directories})
+    return sorted(
+        name
+        for name, mode in expected.items()
+        if name in found and found[name] != Attributes(mode, held.owner_id or 0, held.group_id or 0)
+    )
+
+
+def _require_safe_path(held: Held) -> None:
+    for name, attributes in held.ancestors:
+        if attributes.mode[0] not in "dl":
+            raise ProvisioningError("bad_path", f"{name} is not a directory.")
+        # In a sticky directory nobody can replace what belongs to somebody else.
+        if name != held.path and attributes.mode[0] == "d" and attributes.mode[8:] in ("wx", "w-"):
+            raise ProvisioningError(
+                "bad_path", f"{name} is writable by every user of the gateway, who could replace what lies below it."
+            )
+    if not held.exists:
+        return
+    mode, owner = held.ancestors[-1][1].mode, held.ancestors[-1][1].owner
+    if mode[0] == "l":
+        raise ProvisioningError("bad_path", f"{held.path} is a symbolic link: name the directory itself.")
+    if mode[8] == "w" and held.current is None:
+        raise ProvisioningError(
+            "bad_path",
+            f"{held.path} is writable by every user of the gateway; nothing in it can be trusted. Look at what it "
+            "holds, then remove it or correct its mode.",
+        )
+    if owner not in (0, held.user_id, held.owner_id):
+        raise ProvisioningError("bad_path", f"{held.path} belongs to another user (ID {owner}).")
+
+
+# ---- what is sent ----
+
+
+def _request(command: str, path: str, **values: str) -> str:
+    lines = {"command": command, "path": path, **values}
+    return "".join(f"request_{name}={shlex.quote(value)}\n" for name, value in lines.items())
+
+
+def _change(command: str, held: Held, files: Mapping[str, File], *, directory_mode: int, keep: int, nonce: str) -> str:
+    words = (f"{file.mode:04o} {stat.filemode(stat.S_IFREG | file.mode)} {name}" for name, file in files.items())
+    return _request(
+        command,
+        held.path,
+        current=held.current or "",
+        owner_id=str(held.owner_id),
+        group_id=str(held.group_id),
+        directory_mode=f"{directory_mode:04o}",
+        keep=str(keep),
+        nonce=nonce,
+        files=" ".join(words),
+    )
+
+
+def _stream(script: str, files: Mapping[str, File], held: Held, modified_at: datetime) -> bytes:
+    """The script, the digests and the bundle as one tar archive, script first."""
+    digests = "".join(f"{hashlib.sha256(file.content).hexdigest()}  files/{name}\n" for name, file in files.items())
+    members = [
+        ("gateway.sh", File(script.encode(), 0o600)),
+        ("digests", File(digests.encode(), 0o600)),
+        *((f"files/{name}", file) for name, file in files.items()),
+    ]
+    buffer = io.BytesIO()
+    # The plainest format, which every tar reads. Files belong to whoever runs the commands until gateway.sh gives
+    # them to their owner.
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        directory = tarfile.TarInfo("files")
+        directory.type, directory.mode, directory.uid = tarfile.DIRTYPE, 0o700, held.user_id
+        archive.addfile(directory)
+        for name, file in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.uid = len(file.content), file.mode, held.user_id
+            member.mtime = modified_at.timestamp()
+            archive.addfile(member, io.BytesIO(file.content))
+    return buffer.getvalue()
+
+
+# ---- what comes back ----
+
+
+def _run(execute: Execute, request: str, secret: bool = False) -> list[str]:
+    status, output, complaint = execute("sh -s", (request + SCRIPT).encode(), secret)
+    return _checked(_answer(output), status, complaint)
+
+
+def _answer(output: str) -> list[str]:
+    """The lines between ``begin`` and the last ``end``; whatever a login shell prints around them is dropped."""
+    _before, begin, rest = output.replace("\r\n", "\n").partition("begin 1\n")
+    lines = rest.split("\n")
+    while begin and lines:
+        if lines.pop() == "end":
+            return lines
+    return []
+
+
+def _checked(lines: list[str], status: int, complaint: str) -> list[str]:
+    for line in lines:
+        if line.startswith("failed "):
+            _keyword, code, detail = (*line.split(" ", 2), "")[:3]
+            if code in ERROR_CODES:
+                raise ProvisioningError(code, f"The gateway reports: {_readable(detail)}.")
+    if not lines:
+        raise ProvisioningError(
+            "gateway_unsupported",
+            f"The shell on the gateway did not run the script to its end (exit status {status}: "
+            f"{_readable(complaint) or 'no message'}). It needs a POSIX sh as /bin/sh, a connection that carries "
+            "standard input, and become without a terminal (no requiretty).",
+        )
+    return lines
+
+
+def _unpacking_failed(complaint: str) -> ProvisioningError:
+    text = complaint.lower()
+    if "no space left" in text or "quota exceeded" in text:
+        return ProvisioningError("disk_full", "The disk of the gateway is full. Free some space and run again.")
+    if "read-only file system" in text:
+        return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
+    if "permission denied" in text:
+        return ProvisioningError("permission", "The user that runs the commands cannot write at path: use become.")
+    return ProvisioningError(
+        "gateway_unsupported", f"The gateway could not unpack the bundle: {_readable(complaint) or 'no message'}."
+    )
+
+
+def _not_understood() -> ProvisioningError:
+    return ProvisioningError("gateway_unsupported", "The gateway answered in a way that cannot be understood.")
+
+
+def _readable(text: str) -> str:
+    """The last line of what a gateway printed, printable and short."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "".join(character for character in (lines or [""])[-1] if character.isprintable())[:200].strip(" .")
+
+
+def _word(lines: list[str], keyword: str) -> str:
+    for line in lines:
+        name, _space, value = line.partition(" ")
+        if name == keyword and _GENERATION.fullmatch(value):
+            return value
+    raise _not_understood()
+
+
+def _read_probe(path: str, lines: Sequence[str]) -> Held:
+    try:
+        return _parse_probe(path, lines)
+    except (ValueError, IndexError, KeyError) as error:
+        raise _not_understood() from error
+
+
+def _parse_probe(path: str, lines: Sequence[str]) -> Held:
+    (_none, found), *generations = _sections(lines, "generation")
+    values = _by_keyword(found)
+    identity = values["identity"][0]
+    user = _IDENTITY.match(identity)
+    if user is None:
+        raise ValueError("no identity")
+    listings = _listings(values.get("listed", ()))
+    physical_path = values.get("physical_path", [path])[0]
+    inside = listings.get(physical_path, {})
+    current = _current(physical_path, values.get("current", [""])[0], inside)
+    ancestors = [(name.split(" -> ", 1)[0], attributes) for attributes, name in map(_listed, values["ancestor"])]
+    generation_path = f"{physical_path}/generations"
+    directories = {name: inside[name] for name in ("generations",) if name in inside}
+    if ancestors[-1][0] == path:
+        directories["."] = ancestors[-1][1]
+    if current and current in listings.get(generation_path, {}):
+        directories["current"] = listings[generation_path][current]
+    return Held(
+        path=path,
+        user_id=int(user.group(1)),
+        user_name=user.group(2) or user.group(1),
+        groups={
+            int(number): name or number
+            for number, name in _GROUPS.findall(identity.partition(" gid=")[2].partition(" context=")[0])
+        },
+        owner_id=_number(values.get("owner_id")),
+        group_id=_number(values.get("group_id")),
+        ancestors=ancestors,
+        missing_tools=tuple(map(_readable, values.get("missing", ()))),
+        not_writable=_readable(values["not_writable"][0]) if "not_writable" in values else None,
+        free_kib=_free_kib(values.get("space", ())),
+        current=current,
+        record=_record(values.get("record", ())) if current else None,
+        digests=dict(_digests(values.get("digest", ()))) if current else {},
+        files=listings.get(f"{generation_path}/{current}", {}) if current else {},
+        directories=directories,
+        leftovers=tuple(_leftovers(inside, listings.get(generation_path, {}), current)),
+        generations={
+            name: _record(_by_keyword(section).get("record", ()))
+            for name, section in generations
+            if _GENERATION.fullmatch(name)
+        },
+    )
+
+
+def _listed(line: str) -> tuple[Attributes, str]:
+    """One line of ``ls -ln``; the mode loses the mark that some systems append for an ACL or a security context."""
+    mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
+    return Attributes(mode.rstrip("+.@"), int(owner), int(group)), name
+
+
+def _listings(lines: Sequence[str]) -> dict[str, dict[str, Attributes]]:
+    """Directory to name to Attributes, of an ``ls -lnA`` over several directories."""
+    listings: dict[str, dict[str, Attributes]] = {}
+    listing: dict[str, Attributes] = {}
+    for line in lines:
+        if line.startswith("/") and line.endswith(":"):
+            listing = listings.setdefault(line[:-1], {})
+        elif line and not line.startswith("total "):
+            attributes, name = _listed(line)
+            listing[name.split(" -> ", 1)[0]] = attributes
+    return listings
+
+
+def _current(physical_path: str, target: str, inside: Mapping[str, Attributes]) -> str | None:
+    directory, _slash, generation = target.rpartition("/")
+    is_link = "current" in inside and inside["current"].mode.startswith("l")
+    if is_link and directory == f"{physical_path}/generations" and _GENERATION.fullmatch(generation):
+        return generation
+    return None
+
+
+def _leftovers(
+    inside: Mapping[str, Attributes], generations: Mapping[str, Attributes], current: str | None
+) -> list[str]:
+    unfinished = [name for name in inside if name.startswith((".staging-", ".current-"))]
+    return unfinished + [name for name in generations if _GENERATION.fullmatch(name) and name > (current or "")]
+
+
+def _record(lines: Sequence[str]) -> Mapping[str, Any] | None:
+    text = "\n".join(lines)
+    try:
+        record = json.loads(text) if len(text) <= LARGEST_RECORD else None
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _digests(lines: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [line.split("  ", 1) for line in lines]
+    return [
+        (pair[1], pair[0])
+        for pair in pairs
+        if len(pair) == 2 and _DIGEST.fullmatch(pair[0]) and _FILE_NAME.fullmatch(pair[1])
+    ]
+
+
+def _free_kib(lines: Sequence[str]) -> int | None:
+    """The fourth column of ``df -P``; where that cannot be read, the writing will tell."""
+    columns = lines[-1].split() if lines else []
+    return int(columns[3]) if len(columns) > 3 and columns[3].isdigit() else None
+
+
+def _number(values: Sequence[str] | None) -> int | None:
+    return int(values[0]) if values and values[0].isdigit() else None
+
+
+def _sections(lines: Sequence[str], keyword: str) -> list[tuple[str, list[str]]]:
+    """Splits lines at each ``keyword value``; the first section, whose value is empty, is what stands before."""
+    sections: list[tuple[str, list[str]]] = [("", [])]
+    for line in lines:
+        name, _space, value = line.partition(" ")
+        if name == keyword:
+            sections.append((value, []))
+        else:
+            sections[-1][1].append(line)
+    return sections
+
+
+def _by_keyword(lines: Sequence[str]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for line in lines:
+        keyword, _space, value = line.partition(" ")
+        values.setdefault(keyword, []).append(value)
+    return values

@@ -1,0 +1,284 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2154  # the request_* variables are assigned in the lines sent before this text
+# shellcheck disable=SC2015  # A && B || fail: `fail` ends the script, so it never runs after a B that succeeded
+# shellcheck disable=SC2012  # ls -ln is the one way to read permissions that every system has; names are our own
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# The hands of thingstream.ztp on a gateway: probe, install, repair, read, remove. POSIX sh (dash, bash, BusyBox ash).
+#
+# It arrives on standard input, or at the head of a tar stream, behind lines that assign request_* variables. It
+# answers in lines of "keyword value" between "begin 1" and "end"; the controller trusts none of them.
+# Nothing here reads standard input, follows a link inside `request_path`, or shows a secret (except `read`).
+
+set -u
+umask 077
+LC_ALL=C
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+trap '' HUP PIPE # a connection that breaks does not stop a change half way
+
+say() { printf '%s\n' "$*"; }
+
+prefix() { # keyword, for every line of standard input
+    while IFS= read -r line || [ -n "$line" ]; do say "$1 $line"; done
+}
+
+# Ends the script with an error code of the collection; $2 says what was found.
+fail() {
+    say "failed $1 $2"
+    say end
+    exit 0
+}
+
+# ---- probe: look at everything, change nothing, one fork per question ----
+
+# Prints the numeric ID of a user or group; the files are read first because BusyBox has no getent.
+find_id() { # database name
+    case $2 in
+        *[!0-9]*) ;;
+        *) say "$2" && return ;;
+    esac
+    while IFS=: read -r entry _ number _; do
+        [ "$entry" != "$2" ] || { say "$number" && return; }
+    done <"/etc/$1"
+    if command -v getent >/dev/null 2>&1; then
+        getent "$1" "$2" | while IFS=: read -r _ _ number _; do say "$number"; done
+    fi
+}
+
+# Lists the directories from / down to the path, as far as they exist.
+list_ancestors() {
+    directory=$request_path
+    set --
+    while [ -n "$directory" ]; do
+        if [ -e "$directory" ] || [ -L "$directory" ]; then set -- "$directory" "$@"; fi
+        directory=${directory%/*}
+    done
+    ls -ldn / "$@" | prefix ancestor
+}
+
+# Prints the record of the generation that is the working directory.
+print_record() {
+    [ -f thing.json ] && [ ! -L thing.json ] && [ -r thing.json ] || return 0
+    prefix record <thing.json
+}
+
+print_digests() {
+    set --
+    for file in *; do
+        if [ -f "$file" ] && [ ! -L "$file" ]; then set -- "$@" "$file"; fi
+    done
+    [ $# -eq 0 ] || sha256sum -- "$@" 2>/dev/null | prefix digest
+}
+
+missing_tools() {
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null 2>&1 || say "missing $tool"
+    done
+}
+
+probe() {
+    say "identity $(id)"
+    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm
+    [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
+    [ -z "$request_group" ] || say "group_id $(find_id group "$request_group")"
+    list_ancestors
+    directory=$request_path
+    until [ -d "$directory" ] || [ -z "$directory" ]; do directory=${directory%/*}; done
+    [ -w "${directory:-/}" ] || say "not_writable ${directory:-/}"
+    df -Pk "${directory:-/}" 2>/dev/null | prefix space
+    if [ ! -L "$request_path/current" ]; then
+        # a first installation: the one tool option that old BusyBox versions lack
+        case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
+            *option*) say "missing mv -T" ;;
+        esac
+    fi
+    [ -d "$request_path" ] && [ ! -L "$request_path" ] || return 0
+    cd -P -- "$request_path" 2>/dev/null || return 0
+    physical_path=$PWD
+    say "physical_path $physical_path"
+    if cd -P -- ./current 2>/dev/null; then
+        say "current $PWD"
+        print_record
+        print_digests
+        ls -lnA "$physical_path" "$physical_path/generations" "$PWD" 2>/dev/null | prefix listed
+    else
+        ls -lnA "$physical_path" "$physical_path/generations" 2>/dev/null | prefix listed
+    fi
+}
+
+# Probes every path that was given and prints the record of each of its generations.
+survey() {
+    for request_path in "$@"; do
+        say "path $request_path"
+        (probe)
+        for generation in "$request_path"/generations/*; do
+            if [ -d "$generation" ] && [ ! -L "$generation" ]; then
+                say "generation ${generation##*/}"
+                (cd -P -- "$generation" && print_record)
+            fi
+        done
+    done
+}
+
+# ---- changes: one at a time, checked before they count ----
+
+# Enters the path and keeps every other run out until this one ends, however it ends. Without flock two runs still
+# cannot take one generation number, because a directory is never renamed onto one that holds files.
+enter_path() {
+    [ ! -L "$request_path" ] || fail bad_path "$request_path is a symbolic link"
+    cd -P -- "$request_path" 2>/dev/null || fail bad_path "cannot enter $request_path"
+    [ ! -L .lock ] || fail bad_path "$request_path/.lock is a symbolic link"
+    locked=no
+    if command -v flock >/dev/null 2>&1; then
+        { : >>.lock; } 2>/dev/null || fail permission "cannot write to $request_path"
+        exec 9>>.lock
+        flock -n 9 || fail concurrent_change "another run is changing $request_path"
+        locked=yes
+    fi
+}
+
+current_generation() {
+    [ -L current ] || return 0
+    target=$(readlink current)
+    say "${target#generations/}"
+}
+
+# The names of complete generations, oldest first; what was set aside has a suffix and is not among them.
+generations() {
+    for directory in generations/[0-9][0-9][0-9][0-9][0-9][0-9]; do
+        [ -d "$directory" ] && [ ! -L "$directory" ] && say "${directory#generations/}"
+    done
+}
+
+# 000009 -> 000010, without letting the shell read it as an octal number
+successor() {
+    number=${1:-0}
+    number=${number#"${number%%[!0]*}"}
+    printf '%06d\n' $((${number:-0} + 1))
+}
+
+# Compares owner, group and mode of the files in a directory with what was asked for: a file system that cannot keep a
+# private key private must not get one. request_files holds "octal-mode symbolic-mode name" for each file.
+check_attributes() { # directory
+    found=$(ls -ldn "$1"/* | while read -r mode _ owner group _ _ _ _ file; do
+        say "/${mode%[.+@]} $owner:$group ${file##*/}/"
+    done)
+    # shellcheck disable=SC2086  # to be split into words
+    set -- $request_files
+    while [ $# -gt 2 ]; do
+        case $found in
+            *"/$2 $request_owner_id:$request_group_id $3/"*) shift 3 ;;
+            *) fail permission "the file system of $request_path does not keep owner, group and mode of $3" ;;
+        esac
+    done
+}
+
+own_directory() { # directory
+    chown "$request_owner_id:$request_group_id" "$1" 2>/dev/null &&
+        chmod "$request_directory_mode" "$1" 2>/dev/null ||
+        fail permission "cannot set owner, group and mode of $request_path/$1"
+}
+
+make_link() { # generation; the one rename that switches
+    ln -s "generations/$1" ".current-$request_nonce" && mv -T -- ".current-$request_nonce" current && return
+    rm -f ".current-$request_nonce"
+    fail bad_path "cannot replace $request_path/current"
+}
+
+# Removes what dead runs left (staging directories, and generations after the given one, which never became current)
+# and the oldest generations that no rollback needs. It runs after a change, when nothing can be lost any more.
+tidy() { # the last generation that became current before this run, if any; the new one, if any
+    if [ "$locked" = yes ]; then
+        for leftover in .staging-* .current-*; do
+            [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
+        done
+        passed=${1:-none}
+        for generation in $(generations); do
+            if [ "$passed" = none ] && [ "$generation" != "${2:-}" ]; then rm -rf "generations/$generation"; fi
+            [ "$generation" != "$passed" ] || passed=none
+        done
+    fi
+    surplus=$((-request_keep - 1))
+    for generation in $(generations); do surplus=$((surplus + 1)); done
+    for generation in $(generations); do
+        [ "$surplus" -gt 0 ] || break
+        surplus=$((surplus - 1))
+        rm -rf "generations/$generation"
+    done
+}
+
+check_expectation() {
+    found=$(current_generation)
+    [ "$found" = "$request_current" ] ||
+        fail concurrent_change "current is ${found:-absent}, it was ${request_current:-absent} before"
+}
+
+# Runs in the staging directory, which holds `files/` and their digests.
+install() {
+    sha256sum -c digests >/dev/null 2>&1 || fail disk_full "the disk did not keep what was written to it"
+    enter_path
+    check_expectation
+    files=.staging-$request_nonce/files
+    chown "$request_owner_id:$request_group_id" "$files" "$files"/* 2>/dev/null ||
+        fail permission "cannot give files to $request_owner_id:$request_group_id"
+    chmod "$request_directory_mode" "$files"
+    check_attributes "$files"
+    if command -v restorecon >/dev/null 2>&1; then restorecon -RF "$files" >/dev/null 2>&1; fi
+    sync "$files"/* "$files" 2>/dev/null || sync
+
+    own_directory .
+    mkdir generations 2>/dev/null
+    [ -d generations ] && [ ! -L generations ] || fail bad_path "$request_path/generations is not a directory"
+    own_directory generations
+    generation=$(successor "$(generations | tail -n 1)")
+    mv -T -- "$files" "generations/$generation" 2>/dev/null ||
+        fail concurrent_change "another run has taken generation $generation"
+    make_link "$generation"
+    sync . generations 2>/dev/null || sync
+    tidy "$request_current" "$generation"
+    say "installed $generation"
+}
+
+# Gives the installed files their owner, group and modes again, and clears away what dead runs left.
+repair() {
+    enter_path
+    check_expectation
+    own_directory .
+    own_directory generations
+    own_directory "generations/$request_current"
+    # shellcheck disable=SC2086  # to be split into words
+    set -- $request_files
+    while [ $# -gt 2 ]; do
+        file=generations/$request_current/$3
+        [ -f "$file" ] && [ ! -L "$file" ] && chown "$request_owner_id:$request_group_id" "$file" 2>/dev/null &&
+            chmod "$1" "$file" 2>/dev/null || fail permission "cannot set owner, group and mode of $request_path/$file"
+        shift 3
+    done
+    check_attributes "generations/$request_current"
+    tidy "$request_current"
+    say "repaired $request_current"
+}
+
+# The one place where a secret leaves a gateway: the raw response, so that files can be rendered from it again.
+read_response() {
+    cd -P -- "$request_path/generations/$request_current" 2>/dev/null &&
+        [ -f credentials.json ] && [ ! -L credentials.json ] || fail bad_path "cannot read the installed response"
+    say "response"
+    cat credentials.json
+    say ""
+}
+
+remove() {
+    enter_path
+    rm -f current
+    rm -rf generations .staging-* .current-*
+    rm -f .lock
+    cd / && rmdir "$request_path" 2>/dev/null
+    say "removed"
+}
+
+say "begin 1"
+"$request_command" "$@"
+say end

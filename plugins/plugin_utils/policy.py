@@ -1,0 +1,241 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decides what to do for one gateway, and why: pure functions over a record, what is wanted, and the time.
+
+The ordered chain ``CHAIN`` is the policy: the first check that applies gives the reason.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+from .errors import ProvisioningError
+
+REASONS = (
+    "absent",
+    "damaged",
+    "service_changed",
+    "hardware_id_changed",
+    "expired",
+    "forced",
+    "expiring",
+    "keys_expiring",
+    "max_age",
+    "drift",
+    "none",
+)
+
+# ask: the API is asked. render: files are rendered again from the installed response, without the API.
+# attributes: owner, group and modes are set again. nothing: nobody is called.
+Remedy = Literal["ask", "render", "attributes", "nothing"]
+
+RECORD_VERSION = 1  # raised when the files of a bundle are rendered differently; older bundles are rendered again
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What must hold for one gateway, as far as the decision depends on it. Durations are days."""
+
+    service: str
+    hardware_id: str | None = None
+    formats: tuple[str, ...] | None = None
+    broker_ca_sha256: str | None = None
+    force: bool = False
+    renew_before: str = "30"
+    renew_spread_days: float = 0
+    keys_renew_before_days: float = 14
+    max_age_days: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """What the policy needs to know of a gateway, compared already with what its record says.
+
+    :param record: the record, or ``None`` where there is no current generation with one.
+    :param present: whether there is a current generation at all.
+    :param damaged: names of files that are missing or whose content is not what the record says.
+    :param response_intact: whether the installed raw response is what the record says.
+    :param attributes_differ: whether an owner, a group or a mode is not as wanted, or a dead run left something.
+    """
+
+    record: Mapping[str, Any] | None
+    present: bool
+    damaged: Sequence[str]
+    response_intact: bool
+    attributes_differ: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why."""
+
+    reason: str
+    remedy: Remedy
+
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+Check = Callable[[Mapping[str, Any], Wanted, datetime], bool]
+
+
+def decide(state: State, wanted: Wanted, now: datetime) -> Decision:
+    """Takes the first reason of the chain that applies.
+
+    :param now: aware.
+    :raises ProvisioningError: ``bad_option`` if ``renew_before`` cannot be read.
+    """
+    share_or_days(wanted.renew_before)
+    record = state.record
+    if not state.present:
+        return Decision("absent", "ask")
+    if record is None or not _is_readable(record):
+        return Decision("damaged", "ask")
+    asking = next((reason for reason, applies in CHAIN if applies(record, wanted, now)), None)
+    if state.damaged:
+        # What can be rendered again from an intact response needs no API, which might create a Thing.
+        rendered = state.response_intact and asking is None
+        return Decision("damaged", "render" if rendered else "ask")
+    if asking:
+        return Decision(asking, "ask")
+    if _rendered_differently(record, wanted):
+        return Decision("drift", "render")
+    if state.attributes_differ:
+        return Decision("drift", "attributes")
+    return Decision("none", "nothing")
+
+
+def share_or_days(renew_before: str) -> Callable[[timedelta], timedelta]:
+    """Reads ``renew_before``: ``30`` (days) or ``33%`` (of the lifetime); returns lifetime -> lead time.
+
+    :raises ProvisioningError: ``bad_option``.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", renew_before.strip())
+    if match is None or (match.group(2) and float(match.group(1)) >= 100):
+        raise ProvisioningError(
+            "bad_option", "renew_before is a number of days, or a percentage of the lifetime below 100%."
+        )
+    number = float(match.group(1))
+    if match.group(2):
+        return lambda lifetime: lifetime * (number / 100)
+    return lambda lifetime: timedelta(days=number)
+
+
+def spread(hardware_id: str | None, days: float) -> timedelta:
+    """A share of ``days``, always the same for the same gateway, evenly distributed over a fleet."""
+    digest = hashlib.sha256((hardware_id or "").encode()).digest()
+    return timedelta(days=days * int.from_bytes(digest[:8], "big") / 2**64)
+
+
+def renewal_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
+    """The earliest moment at which a renewal becomes due by a date, or ``None`` if no date asks for one."""
+    moments = (_certificate_due_at(record, wanted), _keys_due_at(record, wanted), _age_due_at(record, wanted))
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def classify(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    """Names what came back: ``created``, ``renewed``, ``refreshed`` or ``unchanged``.
+
+    :param before: the record that was installed, or ``None``.
+    :param after: the record of what has arrived.
+    """
+    if before is None:
+        return "created"
+    if before.get("identity_sha256") != after["identity_sha256"]:
+        return "renewed"
+    if any(before.get(name) != after[name] for name in ("keys_expire_at", "formats")):
+        return "refreshed"
+    return "unchanged" if _rendered(before) == _rendered(after) else "refreshed"
+
+
+def _rendered(record: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of what was made of a response; the raw response may differ in what nobody reads."""
+    return {name: digest for name, digest in record["files"].items() if name != "credentials.json"}
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC with seconds, as records hold it: ``2026-11-22T01:10:09Z``."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def moment(record: Mapping[str, Any], name: str) -> datetime | None:
+    """A date of a record, aware; ``None`` where the service has none.
+
+    :raises ValueError: if it is not a date.
+    """
+    value = record.get(name)
+    if value is None:
+        return None
+    return datetime.strptime(str(value), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+
+
+def _is_readable(record: Mapping[str, Any]) -> bool:
+    try:
+        dates = [moment(record, name) for name in ("issued_at", "not_before", "not_after", "keys_expire_at")]
+    except ValueError:
+        return False
+    digests = record.get("files")
+    return (
+        dates[0] is not None
+        and isinstance(record.get("service"), str)
+        and isinstance(digests, dict)
+        and all(_FILE_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in digests.items())
+    )
+
+
+def _reached(due_at: datetime | None, now: datetime) -> bool:
+    return due_at is not None and due_at <= now
+
+
+CHAIN: Sequence[tuple[str, Check]] = (
+    ("service_changed", lambda record, wanted, now: record["service"] != wanted.service),
+    (
+        "hardware_id_changed",
+        lambda record, wanted, now: wanted.hardware_id not in (None, record.get("hardware_id")),
+    ),
+    ("expired", lambda record, wanted, now: _reached(moment(record, "not_after"), now)),
+    ("forced", lambda record, wanted, now: wanted.force),
+    ("expiring", lambda record, wanted, now: _reached(_certificate_due_at(record, wanted), now)),
+    ("keys_expiring", lambda record, wanted, now: _reached(_keys_due_at(record, wanted), now)),
+    ("max_age", lambda record, wanted, now: _reached(_age_due_at(record, wanted), now)),
+)
+
+
+def _certificate_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
+    not_before, not_after = moment(record, "not_before"), moment(record, "not_after")
+    if not_before is None or not_after is None:
+        return None
+    lead = share_or_days(wanted.renew_before)(not_after - not_before)
+    return not_after - lead - spread(wanted.hardware_id, wanted.renew_spread_days)
+
+
+def _keys_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
+    keys_expire_at = moment(record, "keys_expire_at")
+    if keys_expire_at is None:
+        return None
+    lead = timedelta(days=wanted.keys_renew_before_days) + spread(wanted.hardware_id, wanted.renew_spread_days)
+    return keys_expire_at - lead
+
+
+def _age_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
+    if wanted.max_age_days is None:
+        return None
+    issued_at = moment(record, "issued_at")
+    age = timedelta(days=wanted.max_age_days) - spread(wanted.hardware_id, wanted.renew_spread_days)
+    return issued_at + age if issued_at else None
+
+
+def _rendered_differently(record: Mapping[str, Any], wanted: Wanted) -> bool:
+    formats = sorted(wanted.formats) if wanted.formats is not None else None
+    broker_ca_sha256 = record["files"].get("ca.crt")
+    return (
+        record.get("record_version") != RECORD_VERSION
+        or record.get("formats") != formats
+        or (broker_ca_sha256 is not None and wanted.broker_ca_sha256 not in (None, broker_ca_sha256))
+    )
