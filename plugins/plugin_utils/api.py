@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 try:
     import requests
     import requests.adapters
-    import requests.certs
     import requests.utils
     from urllib3.exceptions import NewConnectionError
 except ImportError as error:
@@ -33,7 +32,7 @@ except ImportError as error:
 else:
     REQUESTS_MISSING = None
     # the variables that requests itself honors
-    CA_BUNDLE = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or requests.certs.where()
+    CA_BUNDLE = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or requests.utils.DEFAULT_CA_BUNDLE_PATH
 
 from .errors import ProvisioningError
 

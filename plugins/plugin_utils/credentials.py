@@ -337,8 +337,8 @@ def _subscriptions(value: Any) -> tuple[Subscription, ...]:
     entries = value if isinstance(value, (list, tuple)) else [value]
     subscriptions = []
     for entry in entries:
-        entry = entry if isinstance(entry, dict) else {"path": entry}
-        path, description = entry.get("path"), entry.get("description")
+        subscription = entry if isinstance(entry, dict) else {"path": entry}
+        path, description = subscription.get("path"), subscription.get("description")
         if not isinstance(path, str) or not path.isprintable() or not path:
             raise _bad("subscriptions", "holds an entry without a printable path")
         printable = isinstance(description, str) and description.isprintable()
