@@ -20,6 +20,7 @@ from ansible.parsing.vault import is_encrypted
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, credentials, escrow, policy, provision
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.modes import MODE_ARGUMENTS, mode
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
 
 DEFAULT_ESCROW = f"{C.ANSIBLE_HOME}/thingstream/escrow"
@@ -38,9 +39,7 @@ class ActionModule(ZtpActionBase):
         "path": {"type": "str"},
         "owner": {"type": "str"},
         "group": {"type": "str"},
-        "directory_mode": {"type": "raw", "default": "0750"},
-        "secret_mode": {"type": "raw", "default": "0640"},
-        "public_mode": {"type": "raw", "default": "0644"},
+        **MODE_ARGUMENTS,
         "formats": {"type": "list", "elements": "str", "choices": sorted(bundle.FORMATS)},
         "field_map": {"type": "dict", "default": {}},
         "force": {"type": "bool", "default": False},
@@ -65,6 +64,7 @@ class ActionModule(ZtpActionBase):
         "activation_timeout": {"type": "float", "default": 120},
         "broker_ca_path": {"type": "path"},
         "escrow_path": {"type": "path", "default": DEFAULT_ESCROW},
+        "variables_prefix": {"type": "str"},
     }
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,32 +151,16 @@ def _order(arguments: Mapping[str, Any], inventory_name: str) -> provision.Order
         activation_timeout=arguments["activation_timeout"],
         layout=bundle.Layout(
             path=path,
-            secret_mode=_mode("secret_mode", arguments, closed=True),
-            public_mode=_mode("public_mode", arguments),
+            secret_mode=mode("secret_mode", arguments["secret_mode"]),
+            public_mode=mode("public_mode", arguments["public_mode"]),
             broker_ca=broker_ca,
         ),
-        directory_mode=_mode("directory_mode", arguments),
+        directory_mode=mode("directory_mode", arguments["directory_mode"]),
         owner=arguments["owner"] or None,
         group=arguments["group"] or None,
         keep=arguments["keep"],
         escrow_file=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
     )
-
-
-def _mode(name: str, arguments: Mapping[str, Any], closed: bool = False) -> int:
-    """A mode as a text of octal digits, or the number that YAML makes of unquoted octal digits."""
-    value = arguments[name]
-    try:
-        mode = value if type(value) is int else int(str(value), 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o777 or mode & 0o002:
-        raise ProvisioningError(
-            "bad_option", f"{name} must be an octal mode that others cannot write, for example {name}: '0640'."
-        )
-    if closed and mode & 0o007:
-        raise ProvisioningError("bad_option", f"{name} must not let others read secrets: end it with 0.")
-    return mode
 
 
 def _broker_ca(path: str | None) -> str:

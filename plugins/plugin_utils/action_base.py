@@ -37,7 +37,7 @@ class ZtpActionBase(ActionBase):
             if problem is not None:
                 return {**result, "failed": True, "msg": missing_required_lib(library)}
         try:
-            result.update(self.perform(self._validated(), task_vars or {}))
+            result.update(self.perform(self._validated(task_vars or {}), task_vars or {}))
         except ProvisioningError as error:
             result.update(failed=True, changed=False, msg=error.message, error_code=error.code, status=error.status)
         except GatewayUnreachable as error:
@@ -66,12 +66,25 @@ class ZtpActionBase(ActionBase):
             self._play_context.no_log = no_log
         return answer["rc"], answer["stdout"], answer["stderr"]
 
-    def _validated(self) -> dict[str, Any]:
-        checked = ArgumentSpecValidator(dict(self.ARGUMENTS)).validate(self._task.args)
+    def _validated(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**self._from_variables(task_vars), **self._task.args}
+        checked = ArgumentSpecValidator(dict(self.ARGUMENTS)).validate(given)
         if checked.error_messages:
             text = "; ".join(checked.error_messages)
             for name, option in self.ARGUMENTS.items():
-                if option.get("no_log") and self._task.args.get(name):
-                    text = text.replace(str(self._task.args[name]), "(not shown)")
+                if option.get("no_log") and given.get(name):
+                    text = text.replace(str(given[name]), "(not shown)")
             raise ProvisioningError("bad_option", f"{text}.")
         return dict(checked.validated_parameters)
+
+    def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that come from variables, see the option ``variables_prefix``.
+
+        Ansible compiles every expression of a task anew for every host; this costs nothing for what is not set.
+        """
+        prefix = self._task.args.get("variables_prefix")
+        if not prefix:
+            return {}
+        found = {name: task_vars[prefix + name] for name in self.ARGUMENTS if prefix + name in task_vars}
+        values: dict[str, Any] = self._templar.template(found)
+        return {name: value for name, value in values.items() if value != task_vars.get("omit")}

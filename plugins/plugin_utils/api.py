@@ -32,7 +32,11 @@ except ImportError as error:
 else:
     REQUESTS_MISSING = None
     # the variables that requests itself honors
-    CA_BUNDLE = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or requests.utils.DEFAULT_CA_BUNDLE_PATH
+    CA_BUNDLE = (
+        os.environ.get("REQUESTS_CA_BUNDLE")
+        or os.environ.get("CURL_CA_BUNDLE")
+        or requests.utils.DEFAULT_CA_BUNDLE_PATH
+    )
 
 from .errors import ProvisioningError
 

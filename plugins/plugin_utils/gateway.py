@@ -121,11 +121,12 @@ def survey(execute: Execute, paths: Sequence[str]) -> list[Held]:
     for path in paths:
         check_path(path)
     arguments = "set -- " + " ".join(shlex.quote(path) for path in paths) + "\n"
-    answer = _run(execute, arguments + _request("survey", paths[0]))
+    answer = _run(execute, arguments + _request("survey", paths[0], owner="", group=""))
     sections = _sections(answer, "path")[1:]
     if len(sections) != len(paths):
         raise _not_understood()
-    return [_read_probe(path, section) for path, (_path, section) in zip(paths, sections, strict=True)]
+    found = (_read_probe(path, section) for path, (_path, section) in zip(paths, sections, strict=True))
+    return [_owned_as_its_path(held) for held in found]
 
 
 def install(
@@ -341,6 +342,14 @@ def _stream(script: str, files: Mapping[str, File], held: Held, modified_at: dat
 # ---- what comes back ----
 
 
+def _owned_as_its_path(held: Held) -> Held:
+    """Where nobody says which owner is wanted, everything should belong to that of the path."""
+    if not held.exists:
+        return held
+    attributes = held.ancestors[-1][1]
+    return replace(held, owner_id=attributes.owner, group_id=attributes.group)
+
+
 def _run(execute: Execute, request: str, secret: bool = False) -> list[str]:
     status, output, complaint = execute("sh -s", (request + SCRIPT).encode(), secret)
     return _checked(_answer(output), status, complaint)
@@ -417,17 +426,14 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
     user = _IDENTITY.match(identity)
     if user is None:
         raise ValueError("no identity")
-    listings = _listings(values.get("listed", ()))
-    physical_path = values.get("physical_path", [path])[0]
-    inside = listings.get(physical_path, {})
-    current = _current(physical_path, values.get("current", [""])[0], inside)
-    ancestors = [(name.split(" -> ", 1)[0], attributes) for attributes, name in map(_listed, values["ancestor"])]
-    generation_path = f"{physical_path}/generations"
-    directories = {name: inside[name] for name in ("generations",) if name in inside}
-    if ancestors[-1][0] == path:
-        directories["."] = ancestors[-1][1]
-    if current and current in listings.get(generation_path, {}):
-        directories["current"] = listings[generation_path][current]
+    listing = dict(map(_listed, values["@listing"]))
+    root = values.get("physical_path", [path])[0]
+    inside = _inside(listing, root)
+    generation_directories = _inside(listing, f"{root}/generations")
+    current = _current(root, values.get("current", [""])[0], inside)
+    directories = {".": listing.get(path), "generations": inside.get("generations")}
+    if current:
+        directories["current"] = generation_directories.get(current)
     return Held(
         path=path,
         user_id=int(user.group(1)),
@@ -438,16 +444,16 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         },
         owner_id=_number(values.get("owner_id")),
         group_id=_number(values.get("group_id")),
-        ancestors=ancestors,
+        ancestors=[(name, listing[name]) for name in _ancestors(path) if name in listing],
         missing_tools=tuple(map(_readable, values.get("missing", ()))),
         not_writable=_readable(values["not_writable"][0]) if "not_writable" in values else None,
-        free_kib=_free_kib(values.get("space", ())),
+        free_kib=_free_kib(values.get("@space", ())),
         current=current,
         record=_record(values.get("record", ())) if current else None,
-        digests=dict(_digests(values.get("digest", ()))) if current else {},
-        files=listings.get(f"{generation_path}/{current}", {}) if current else {},
-        directories=directories,
-        leftovers=tuple(_leftovers(inside, listings.get(generation_path, {}), current)),
+        digests=dict(_digests(values.get("@digests", ()))) if current else {},
+        files=_inside(listing, f"{root}/generations/{current}") if current else {},
+        directories={name: attributes for name, attributes in directories.items() if attributes is not None},
+        leftovers=tuple(_leftovers(inside, generation_directories, current)),
         generations={
             name: _record(_by_keyword(section).get("record", ()))
             for name, section in generations
@@ -456,23 +462,24 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
     )
 
 
-def _listed(line: str) -> tuple[Attributes, str]:
-    """One line of ``ls -ln``; the mode loses the mark that some systems append for an ACL or a security context."""
+def _listed(line: str) -> tuple[str, Attributes]:
+    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an ACL or a security context."""
     mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
-    return Attributes(mode.rstrip("+.@"), int(owner), int(group)), name
+    return name.split(" -> ", 1)[0], Attributes(mode.rstrip("+.@"), int(owner), int(group))
 
 
-def _listings(lines: Sequence[str]) -> dict[str, dict[str, Attributes]]:
-    """Directory to name to Attributes, of an ``ls -lnA`` over several directories."""
-    listings: dict[str, dict[str, Attributes]] = {}
-    listing: dict[str, Attributes] = {}
-    for line in lines:
-        if line.startswith("/") and line.endswith(":"):
-            listing = listings.setdefault(line[:-1], {})
-        elif line and not line.startswith("total "):
-            attributes, name = _listed(line)
-            listing[name.split(" -> ", 1)[0]] = attributes
-    return listings
+def _inside(listing: Mapping[str, Attributes], directory: str) -> dict[str, Attributes]:
+    return {
+        posixpath.basename(name): attributes
+        for name, attributes in listing.items()
+        if posixpath.dirname(name) == directory
+    }
+
+
+def _ancestors(path: str) -> list[str]:
+    """``/a/b`` -> ``/``, ``/a``, ``/a/b``"""
+    parts = path.split("/")
+    return ["/", *("/".join(parts[:count]) for count in range(2, len(parts) + 1))]
 
 
 def _current(physical_path: str, target: str, inside: Mapping[str, Attributes]) -> str | None:
@@ -531,8 +538,15 @@ def _sections(lines: Sequence[str], keyword: str) -> list[tuple[str, list[str]]]
 
 
 def _by_keyword(lines: Sequence[str]) -> dict[str, list[str]]:
+    """Keyword to its values; a line ``@name`` makes the lines that follow, whole, the values of ``@name``."""
     values: dict[str, list[str]] = {}
+    block = ""
     for line in lines:
         keyword, _space, value = line.partition(" ")
-        values.setdefault(keyword, []).append(value)
+        if keyword.startswith("@"):
+            block = keyword if keyword != "@" else ""
+        elif block:
+            values.setdefault(block, []).append(line)
+        else:
+            values.setdefault(keyword, []).append(value)
     return values

@@ -8,7 +8,8 @@
 # The hands of thingstream.ztp on a gateway: probe, install, repair, read, remove. POSIX sh (dash, bash, BusyBox ash).
 #
 # It arrives on standard input, or at the head of a tar stream, behind lines that assign request_* variables. It
-# answers in lines of "keyword value" between "begin 1" and "end"; the controller trusts none of them.
+# answers between "begin 1" and "end" in lines of "keyword value", and in what a program prints from a line "@name" to
+# the next one. The controller trusts none of it.
 # Nothing here reads standard input, follows a link inside `request_path`, or shows a secret (except `read`).
 
 set -u
@@ -47,17 +48,6 @@ find_id() { # database name
     fi
 }
 
-# Lists the directories from / down to the path, as far as they exist.
-list_ancestors() {
-    directory=$request_path
-    set --
-    while [ -n "$directory" ]; do
-        if [ -e "$directory" ] || [ -L "$directory" ]; then set -- "$directory" "$@"; fi
-        directory=${directory%/*}
-    done
-    ls -ldn / "$@" | prefix ancestor
-}
-
 # Prints the record of the generation that is the working directory.
 print_record() {
     [ -f thing.json ] && [ ! -L thing.json ] && [ -r thing.json ] || return 0
@@ -69,7 +59,7 @@ print_digests() {
     for file in *; do
         if [ -f "$file" ] && [ ! -L "$file" ]; then set -- "$@" "$file"; fi
     done
-    [ $# -eq 0 ] || sha256sum -- "$@" 2>/dev/null | prefix digest
+    [ $# -eq 0 ] || sha256sum -- "$@" 2>/dev/null
 }
 
 missing_tools() {
@@ -83,29 +73,39 @@ probe() {
     missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm
     [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
     [ -z "$request_group" ] || say "group_id $(find_id group "$request_group")"
-    list_ancestors
-    directory=$request_path
-    until [ -d "$directory" ] || [ -z "$directory" ]; do directory=${directory%/*}; done
-    [ -w "${directory:-/}" ] || say "not_writable ${directory:-/}"
-    df -Pk "${directory:-/}" 2>/dev/null | prefix space
+    nearest=$request_path
+    until [ -d "${nearest:-/}" ]; do nearest=${nearest%/*}; done
+    [ -w "${nearest:-/}" ] || say "not_writable ${nearest:-/}"
     if [ ! -L "$request_path/current" ]; then
         # a first installation: the one tool option that old BusyBox versions lack
         case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
             *option*) say "missing mv -T" ;;
         esac
     fi
-    [ -d "$request_path" ] && [ ! -L "$request_path" ] || return 0
-    cd -P -- "$request_path" 2>/dev/null || return 0
-    physical_path=$PWD
-    say "physical_path $physical_path"
-    if cd -P -- ./current 2>/dev/null; then
-        say "current $PWD"
-        print_record
-        print_digests
-        ls -lnA "$physical_path" "$physical_path/generations" "$PWD" 2>/dev/null | prefix listed
-    else
-        ls -lnA "$physical_path" "$physical_path/generations" 2>/dev/null | prefix listed
+
+    # the directories from / down to the path, then what is in it, in `generations` and in the current generation
+    set --
+    directory=$request_path
+    while [ -n "$directory" ]; do
+        if [ -e "$directory" ] || [ -L "$directory" ]; then set -- "$directory" "$@"; fi
+        directory=${directory%/*}
+    done
+    if [ -d "$request_path" ] && [ ! -L "$request_path" ] && cd -P -- "$request_path" 2>/dev/null; then
+        say "physical_path $PWD"
+        set -- "$@" "$PWD"/.[!.]* "$PWD"/* "$PWD"/generations/*
+        if cd -P -- ./current 2>/dev/null; then
+            say "current $PWD"
+            set -- "$@" "$PWD"/*
+            print_record
+            say "@digests"
+            print_digests
+        fi
     fi
+    say "@listing"
+    ls -ldn / "$@" 2>/dev/null
+    say "@space"
+    df -Pk "${nearest:-/}" 2>/dev/null
+    say "@"
 }
 
 # Probes every path that was given and prints the record of each of its generations.

@@ -95,7 +95,7 @@ def decide(state: State, wanted: Wanted, now: datetime) -> Decision:
     record = state.record
     if not state.present:
         return Decision("absent", "ask")
-    if record is None or not _is_readable(record):
+    if record is None or not is_readable(record):
         return Decision("damaged", "ask")
     asking = next((reason for reason, applies in CHAIN if applies(record, wanted, now)), None)
     if state.damaged:
@@ -175,7 +175,8 @@ def moment(record: Mapping[str, Any], name: str) -> datetime | None:
     return datetime.strptime(str(value), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
 
 
-def _is_readable(record: Mapping[str, Any]) -> bool:
+def is_readable(record: Mapping[str, Any]) -> bool:
+    """Whether a record has the shape of one: what a gateway claims is not trusted."""
     try:
         dates = [moment(record, name) for name in ("issued_at", "not_before", "not_after", "keys_expire_at")]
     except ValueError:

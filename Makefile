@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Every target sets up what it needs in .venv and .cache; `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+COLLECTIONS := .cache/ansible_collections/thingstream
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
+export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system-packages demo test lint unit shell integration bench format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/complete $(COLLECTIONS)/ztp ## Make the virtual environment with everything the other targets need
+
+.venv/complete: tests/requirements.txt requirements.txt
+	@echo "Making .venv (about a minute, once)"
+	@$(PYTHON) -m venv .venv || { echo "Install the venv module of Python (python3-venv on Debian)."; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@touch $@
+
+# Ansible finds a collection by its directory: the checkout itself, under the name it wants.
+$(COLLECTIONS)/ztp:
+	@mkdir -p $(COLLECTIONS)
+	@ln -sfn ../../.. $@
+
+system-packages:
+	@tests/system-packages.sh
+
+demo: setup ## Show the main job: a simulator, a small fleet on this machine, no root, no token
+	@$(BIN)/python tests/demo/demo.py
+
+test: setup system-packages lint ## Run the linters and every test
+	@$(BIN)/python -m pytest tests
+
+unit: setup ## Run the tests that need nothing but Python
+	@$(BIN)/python -m pytest tests/unit
+
+shell: setup system-packages ## Run the tests of the shell script, under dash, bash and BusyBox
+	@$(BIN)/python -m pytest tests/shell
+
+integration: setup system-packages ## Run the tests with simulator, gateways and consumers
+	@$(BIN)/python -m pytest tests/integration tests/gateways
+
+lint: setup system-packages ## Run every linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy plugins/plugin_utils
+	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py
+	@shellcheck plugins/plugin_utils/gateway.sh tests/system-packages.sh .ci/run
+	@$(BIN)/yamllint --strict .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
+	@$(BIN)/antsibull-changelog lint
+	@$(BIN)/reuse lint --quiet || $(BIN)/reuse lint
+
+bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
+	@$(BIN)/python tests/bench/bench.py
+
+format: setup ## Format the Python code
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+clean: ## Remove everything that the targets have made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

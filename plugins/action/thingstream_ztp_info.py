@@ -1,0 +1,30 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shows what a host holds; documented in the module of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway, inspection
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.modes import MODE_ARGUMENTS, mode
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+
+
+class ActionModule(ZtpActionBase):
+    """The Ansible face of ``inspection``."""
+
+    ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+        "paths": {"type": "list", "elements": "str", "default": [f"/etc/thingstream/{name}" for name in SERVICES]},
+        **MODE_ARGUMENTS,
+    }
+
+    def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Validated arguments in, result out."""
+        held = gateway.survey(self.execute, arguments["paths"])
+        modes = {name: mode(name, arguments[name]) for name in MODE_ARGUMENTS}
+        now = datetime.now(timezone.utc)
+        return {"changed": False, "bundles": [inspection.describe(one, now, **modes) for one in held]}

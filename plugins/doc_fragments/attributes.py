@@ -1,0 +1,48 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Attributes that the modules share. Private to the collection."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Attributes of modules that are carried out by an action plugin."""
+
+    DOCUMENTATION = r"""
+options: {}
+attributes:
+  action:
+    description: Indicates that a corresponding action plugin does the work, in the process of Ansible itself.
+    support: full
+  async:
+    description: Supports being used with the C(async) keyword.
+    support: none
+  become:
+    description: Works with C(become), by every method that can carry standard input.
+    support: full
+  delegation:
+    description: Works on the host it is delegated to. With C(delegate_to=localhost) the bundle lies on the controller.
+    support: full
+  platform:
+    description: Systems whose bundle can be handled.
+    platforms: posix
+    support: full
+    details:
+      - Any Linux with a POSIX shell, C(tar) and C(sha256sum), BusyBox included. No Python is needed there.
+"""
+
+    INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in check mode and return status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, in diff mode.
+    support: N/A
+    details:
+      - This module changes nothing.
+  idempotent:
+    description: Changes nothing when it runs again.
+    support: full
+"""

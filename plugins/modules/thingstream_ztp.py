@@ -1,0 +1,418 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Documentation only: the action plugin of the same name does the work.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: thingstream_ztp
+short_description: Ensure Thingstream credentials by Zero Touch Provisioning
+version_added: 0.1.0
+author:
+  - The thingstream.ztp authors (@thingstream)
+description:
+  - Ensures that a host has sound credentials for its own Thing on the u-blox Thingstream platform, not due for renewal.
+  - It looks at what the host holds, decides by an ordered list of reasons, asks the Zero Touch Provisioning API only
+    if something is due, checks what arrives, and installs it all or nothing.
+  - A host whose credentials are in order costs one remote command and no request.
+  - Secrets go from the API through the memory of the controller and the standard input of one remote command into files
+    that nobody else can read. They are in no argument, result, diff, log or error, so that C(no_log) is not needed.
+    The token never reaches the host.
+extends_documentation_fragment:
+  - thingstream.ztp.attributes
+attributes:
+  check_mode:
+    description: Can run in check mode and return status prediction without modifying target.
+    support: full
+    details:
+      - Looks and decides, but asks nobody; what the platform would answer is not predicted.
+  diff_mode:
+    description: Returns what has changed, or would change, in diff mode.
+    support: full
+    details:
+      - Shows records, which hold no secret.
+  idempotent:
+    description: Changes nothing when it runs again.
+    support: full
+    details:
+      - Except with O(force=true).
+options:
+  service:
+    description:
+      - The service of the platform; it must fit the device type of the device profile.
+      - V(pointperfect) is PointPerfect Flex, V(pointperfect-live) is PointPerfect Live, V(cloudlocate) is CloudLocate.
+    type: str
+    required: true
+    choices: [cloudlocate, pointperfect, pointperfect-live]
+  state:
+    description:
+      - V(present) ensures credentials.
+      - V(absent) removes every generation of them from the host. The Thing stays on the platform, and active, until
+        somebody deactivates it there; it is returned in RV(thing).
+    type: str
+    default: present
+    choices: [present, absent]
+  token:
+    description:
+      - The token of the device profile, as the portal shows it.
+      - It is needed only when the API is asked.
+      - If not set, the environment variable E(THINGSTREAM_ZTP_TOKEN) of the controller is used.
+    type: str
+  hardware_id:
+    description:
+      - The stable identity of the host, for example the IMEI of its modem or its serial number.
+      - Without it every request creates another Thing, and many device profiles refuse the request.
+    type: str
+  given_name:
+    description:
+      - The name of the Thing in the portal, 1 to 50 characters. It need not be unique.
+      - If not set, the first 50 characters of the inventory name are used.
+    type: str
+  tags:
+    description:
+      - Tags that the platform gives to the Thing, in addition to those of the device profile.
+    type: list
+    elements: str
+  path:
+    description:
+      - The directory on the host that holds the bundle. Missing parents are created with mode V(0755).
+      - It must be absolute and belong to O(owner) or to the user that runs the commands. Neither may it be a symbolic
+        link, nor may other users be able to write to it or to a directory above it that is not sticky.
+      - If not set, V(/etc/thingstream/) followed by the O(service).
+      - Consumers read RV(path)C(/current/)I(file) and nothing else.
+    type: str
+  owner:
+    description:
+      - The user on the host that the files belong to, a name or a number.
+      - If not set, the user that runs the commands there, with C(become) mostly V(root).
+    type: str
+  group:
+    description:
+      - The group on the host that the files belong to, a name or a number. Its members can read the secrets, if
+        O(secret_mode) says so.
+      - If not set, the primary group of the user that runs the commands.
+    type: str
+  directory_mode:
+    description:
+      - The mode of O(path) and the directories in it, in octal digits.
+    type: raw
+    default: "0750"
+  secret_mode:
+    description:
+      - The mode of files that hold a secret, in octal digits. Nobody but owner and group may be given access.
+      - The raw response is always V(0600), and the record C(thing.json) always V(0640).
+    type: raw
+    default: "0640"
+  public_mode:
+    description:
+      - The mode of certificates, in octal digits.
+    type: raw
+    default: "0644"
+  formats:
+    description:
+      - The forms in which the credentials are written down, beside the record C(thing.json) and the raw response
+        C(credentials.json).
+      - V(pem) writes C(ca.crt) and, where the Thing logs in with a certificate, C(client.crt), C(client.key) and both
+        in C(client.pem).
+      - V(env) writes C(credentials.env), which C(EnvironmentFile=) of systemd and every POSIX shell can read.
+      - If not set, every format that the credentials can serve.
+    type: list
+    elements: str
+    choices: [env, pem]
+  field_map:
+    description:
+      - Where the response keeps a field, as a JMESPath expression for each field that differs from what the collection
+        knows. The platform changes its responses without versions; the names that CloudLocate and PointPerfect Live use
+        are not public.
+      - Fields are V(client_id), V(host), V(port), V(username), V(password), V(certificate), V(private_key),
+        V(subscriptions), V(keys_current), V(keys_next), V(ntrip_host), V(ntrip_port), V(ntrip_tls_port),
+        V(ntrip_mountpoint), V(ntrip_username) and V(ntrip_password).
+      - If an answer lacks a necessary field, the error lists the names that did arrive, and the answer is kept in
+        O(escrow_path), so that the next run with a corrected O(field_map) needs no further request.
+    type: dict
+    default: {}
+  force:
+    description:
+      - Ask the platform although nothing is due. A CloudLocate profile creates a new Thing each time.
+    type: bool
+    default: false
+  renew_before:
+    description:
+      - How long before the end of a certificate it is renewed, in days (V(30)) or as a percentage of its lifetime
+        (V(33%)).
+    type: str
+    default: "30"
+  renew_spread:
+    description:
+      - Renewals come earlier by up to this many days. How many depends on the O(hardware_id) only, so that it is always
+        the same day for one host and never the same day for all.
+    type: float
+    default: 7
+  keys_renew_before:
+    description:
+      - How many days before the end of the last dynamic key new keys are fetched.
+      - The platform has the next key 28 days before it is needed (seen in client code), so that O(keys_renew_before)
+        and O(renew_spread) together should stay below V(28).
+    type: float
+    default: 14
+  max_age:
+    description:
+      - After how many days credentials are renewed although no date in them asks for it. Meant for those with user and
+        password, which carry no date.
+      - If not set, age alone is no reason.
+    type: float
+  keep:
+    description:
+      - How many previous generations stay on the host for a rollback.
+    type: int
+    default: 2
+  api_url:
+    description:
+      - The address of the API; the path of the O(service) is appended.
+      - V(http://) is accepted for loopback only, because the token would travel in clear.
+      - If not set, the environment variable E(THINGSTREAM_API_URL) of the controller is used.
+    type: str
+    default: https://api.thingstream.io
+  validate_certs:
+    description:
+      - Whether the certificate of the API is verified. With V(false) anybody on the way can read token and credentials.
+    type: bool
+    default: true
+  ca_path:
+    description:
+      - A file on the controller with the certificates of those who may sign the certificate of the API.
+      - If not set, the file that E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle of the Python
+        library requests.
+    type: path
+  client_cert:
+    description:
+      - A certificate on the controller that is shown to the API, or to a proxy that asks for one, in PEM. The platform
+        itself asks for none.
+    type: path
+  client_key:
+    description:
+      - The key of O(client_cert), if it is not in the same file.
+    type: path
+  proxy:
+    description:
+      - The URL of a proxy between controller and API; an empty string uses none.
+      - If not set, the usual environment variables E(HTTPS_PROXY) and E(NO_PROXY) decide.
+    type: str
+  timeout:
+    description:
+      - How many seconds to wait for a connection, and again for an answer.
+    type: float
+    default: 30
+  retries:
+    description:
+      - How many times a request is repeated at most. A connection that was never established and answers with
+        C(Retry-After) are repeated; whatever might create a second Thing is not, see O(repeatable).
+    type: int
+    default: 3
+  repeatable:
+    description:
+      - Whether the platform answers a repeated request for one O(hardware_id) with the same Thing, or with an error.
+        Only then is a request repeated whose answer got lost, and only then is an unfinished activation waited for.
+      - If not set, V(true) for PointPerfect with a O(hardware_id), and V(false) otherwise.
+    type: bool
+  activation_timeout:
+    description:
+      - How many seconds to wait for the platform to activate a new Thing, before the host fails with
+        C(activation_pending).
+    type: float
+    default: 120
+  broker_ca_path:
+    description:
+      - A file on the controller that becomes C(ca.crt), the CA by which a consumer verifies the broker.
+      - If not set, Amazon Root CA 1 (seen in client code) out of the CA bundle of the Python library requests.
+    type: path
+  escrow_path:
+    description:
+      - A directory on the controller, mode V(0700), that keeps a response until its host has it. If the host vanishes
+        in between, the next run installs from there and asks nobody.
+      - Entries are encrypted with the first Ansible Vault secret of the run, if there is one, and mode V(0600) always.
+      - In containers that do not outlive the job, as in AWX, this should be on a volume that does.
+      - If not set, C(thingstream/escrow) in the home directory of Ansible, which is C(~/.ansible).
+    type: path
+  variables_prefix:
+    description:
+      - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
+        option, if there is such a variable. With V(thingstream_gateway_), as the role uses it, O(group) comes from
+        C(thingstream_gateway_group).
+      - It is there because a task that lists all options as templates costs every host more than the rest of the job.
+    type: str
+notes:
+  - The certificate of the host is judged by the clock of the controller.
+  - With C(delegate_to=localhost) and a O(path) of its own for each host, credentials are stored on the controller.
+seealso:
+  - module: thingstream.ztp.thingstream_ztp_info
+"""
+
+EXAMPLES = r"""
+- name: Ensure PointPerfect credentials, readable by the group gnss
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    token: "{{ vault_thingstream_token }}"
+    hardware_id: "{{ imei }}"
+    group: gnss
+  become: true
+
+- name: Ensure CloudLocate credentials whose response has names of its own
+  thingstream.ztp.thingstream_ztp:
+    service: cloudlocate
+    token: "{{ vault_cloudlocate_token }}"
+    hardware_id: "{{ imei }}"
+    field_map:
+      client_id: mqtt.identity
+      host: mqtt.server
+      username: login.name
+      password: login.pass
+  become: true
+
+- name: Provision into a store on the controller, before the gateway has a connection
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    hardware_id: "{{ imei }}"
+    path: "{{ playbook_dir }}/store/{{ inventory_hostname }}"
+  delegate_to: localhost
+
+- name: Remove the credentials of a gateway that is taken out of service
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+action:
+  description:
+    - What was done; in check mode, what would be done.
+    - V(created), V(renewed) (another client ID or certificate), V(refreshed) (the same Thing, newer keys or topics),
+      V(repaired) (without the API), V(removed), V(unchanged) (the platform was asked and returned the same), V(none).
+  returned: success
+  type: str
+  sample: created
+reason:
+  description:
+    - The first that applied of V(absent), V(damaged), V(service_changed), V(hardware_id_changed), V(expired),
+      V(forced), V(expiring), V(keys_expiring), V(max_age), V(drift), V(none).
+  returned: success
+  type: str
+  sample: absent
+path:
+  description: The directory that holds the bundle.
+  returned: success
+  type: str
+  sample: /etc/thingstream/pointperfect
+generation:
+  description: The name of the generation in use, or V(null).
+  returned: success
+  type: str
+  sample: "000001"
+due_at:
+  description: When the next renewal is due by a date, in UTC; V(null) if no date asks for one.
+  returned: success
+  type: str
+  sample: "2027-01-03T11:24:09Z"
+thing:
+  description:
+    - The record of the bundle, as in C(thing.json), without any secret; V(null) if there is none.
+    - With O(state=absent), the record of what was removed.
+  returned: success
+  type: dict
+  contains:
+    record_version:
+      description: The version of the rendering. Bundles of an older one are rendered again.
+      type: int
+    service:
+      description: The service.
+      type: str
+    delivery:
+      description: The ways of delivery, of V(mqtt), V(ntrip) and V(lband).
+      type: list
+      elements: str
+    hardware_id:
+      description: The hardware ID that the Thing was requested with.
+      type: str
+    given_name:
+      description: The name that the Thing was requested with.
+      type: str
+    client_id:
+      description: The client ID of the Thing.
+      type: str
+    host:
+      description: The MQTT broker.
+      type: str
+    port:
+      description: The port of the MQTT broker.
+      type: int
+    ntrip_host:
+      description: The NTRIP caster.
+      type: str
+    ntrip_port:
+      description: The port of the NTRIP caster.
+      type: int
+    ntrip_mountpoint:
+      description: The mount point.
+      type: str
+    issued_at:
+      description: When the response arrived, in UTC.
+      type: str
+    not_before:
+      description: The start of the certificate's validity, in UTC.
+      type: str
+    not_after:
+      description: The end of the certificate's validity, in UTC.
+      type: str
+    fingerprint_sha256:
+      description: The SHA-256 fingerprint of the certificate.
+      type: str
+    identity_sha256:
+      description: A digest that changes when the Thing or its login changes, and not with dynamic keys.
+      type: str
+    keys_expire_at:
+      description: When the last dynamic key ends, in UTC.
+      type: str
+    formats:
+      description: The formats that were asked for, or V(null).
+      type: list
+      elements: str
+    files:
+      description: The files of the bundle and their SHA-256.
+      type: dict
+    retired:
+      description:
+        - Things that this host used before and that stay active on the platform until somebody deactivates them.
+      type: list
+      elements: dict
+files:
+  description: The files of the bundle, as they must be on the host.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: Where consumers find the file.
+      type: str
+    mode:
+      description: Its mode in octal digits.
+      type: str
+    owner:
+      description: Its owner.
+      type: str
+    group:
+      description: Its group.
+      type: str
+error_code:
+  description: A stable name of the problem; the troubleshooting page has a section for each.
+  returned: failure
+  type: str
+  sample: not_allowed
+status:
+  description: The HTTP status, if the platform answered; otherwise V(null).
+  returned: failure
+  type: int
+  sample: 403
+"""

@@ -1,0 +1,107 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Documentation only: the action plugin of the same name does the work.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: thingstream_ztp_info
+short_description: Show which Thingstream credentials a host holds
+version_added: 0.1.0
+author:
+  - The thingstream.ztp authors (@thingstream)
+description:
+  - Shows the record and the generations of each bundle on a host, what is damaged, whose owner or mode has changed, and
+    how many days are left. It shows no secret, changes nothing, and asks nobody but the host, with one remote command.
+extends_documentation_fragment:
+  - thingstream.ztp.attributes
+  - thingstream.ztp.attributes.info
+options:
+  paths:
+    description:
+      - The directories to look at.
+    type: list
+    elements: str
+    default: [/etc/thingstream/pointperfect, /etc/thingstream/pointperfect-live, /etc/thingstream/cloudlocate]
+  directory_mode:
+    description:
+      - The mode that directories should have, in octal digits.
+    type: raw
+    default: "0750"
+  secret_mode:
+    description:
+      - The mode that files with a secret should have, in octal digits.
+    type: raw
+    default: "0640"
+  public_mode:
+    description:
+      - The mode that certificates should have, in octal digits.
+    type: raw
+    default: "0644"
+seealso:
+  - module: thingstream.ztp.thingstream_ztp
+"""
+
+EXAMPLES = r"""
+- name: Look at the bundles of all services
+  thingstream.ztp.thingstream_ztp_info:
+  become: true
+  register: credentials
+
+- name: Fail where a certificate ends within 10 days
+  ansible.builtin.assert:
+    that: (item.not_after_days or 1000) > 10
+  loop: "{{ credentials.bundles }}"
+  loop_control:
+    label: "{{ item.path }}"
+"""
+
+RETURN = r"""
+bundles:
+  description: What was found at each of O(paths), in their order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The directory.
+      type: str
+    present:
+      description: Whether a generation is in use there.
+      type: bool
+    generation:
+      description: The name of the generation in use, or V(null).
+      type: str
+    thing:
+      description: The record of that generation; see RV(thingstream.ztp.thingstream_ztp#module:thing).
+      type: dict
+    generations:
+      description: Every generation on the disk, oldest first, with its C(name) and its record C(thing).
+      type: list
+      elements: dict
+    damaged:
+      description: Files that are missing or whose content is not what the record says.
+      type: list
+      elements: str
+    drift:
+      description:
+        - Files, and directories with a slash at their end, whose mode is not as given, or whose owner or group are not
+          those of the directory itself.
+      type: list
+      elements: str
+    leftovers:
+      description: What a run that died has left; the next one clears it away.
+      type: list
+      elements: str
+    not_after_days:
+      description: Days until the certificate ends, negative afterwards; V(null) without a certificate.
+      type: float
+    keys_expire_days:
+      description: Days until the last dynamic key ends, negative afterwards; V(null) without such keys.
+      type: float
+    age_days:
+      description: Days since the response arrived.
+      type: float
+"""

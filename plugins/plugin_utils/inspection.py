@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Describes what a gateway holds at one path, without any secret.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from . import bundle, gateway, policy
+
+
+def describe(
+    held: gateway.Held, now: datetime, *, directory_mode: int, secret_mode: int, public_mode: int
+) -> dict[str, Any]:
+    """What ``thingstream_ztp_info`` returns for one path.
+
+    :param now: aware; days are counted from it.
+    """
+    record = _readable(held.record)
+    digests = record["files"] if record else {}
+    modes = bundle.file_modes(record, secret_mode, public_mode) if record else {}
+    return {
+        "path": held.path,
+        "present": held.current is not None,
+        "generation": held.current,
+        "thing": record,
+        "generations": [{"name": name, "thing": _readable(thing)} for name, thing in sorted(held.generations.items())],
+        "damaged": sorted(name for name, digest in digests.items() if held.digests.get(name) != digest)
+        if record
+        else ["thing.json"] * (held.current is not None),
+        "drift": gateway.drift(held, modes, directory_mode) if record else [],
+        "leftovers": list(held.leftovers),
+        "not_after_days": _days(record, "not_after", now),
+        "keys_expire_days": _days(record, "keys_expire_at", now),
+        "age_days": _days(record, "issued_at", now, past=True),
+    }
+
+
+def _readable(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return record if record and policy.is_readable(record) else None
+
+
+def _days(record: Mapping[str, Any] | None, name: str, now: datetime, past: bool = False) -> float | None:
+    when = policy.moment(record, name) if record else None
+    if when is None:
+        return None
+    distance = (now - when) if past else (when - now)
+    return round(distance.total_seconds() / 86400, 2)

@@ -1,0 +1,284 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A gateway made of one shell and one directory of this machine, and what must hold on its disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+
+DIRECTORY_MODE = 0o750
+MODES: Mapping[str, int] = {
+    "thing.json": 0o640,
+    "credentials.json": 0o600,
+    "client.crt": 0o644,
+    "client.key": 0o640,
+    "client.pem": 0o640,
+    "ca.crt": 0o644,
+}
+PUBLIC = {name for name, mode in MODES.items() if mode & stat.S_IROTH}
+MODIFIED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+_nonces = itertools.count()
+
+
+def new_nonce() -> str:
+    """A name for a staging directory that no other run of this process has."""
+    return f"n{os.getpid()}x{next(_nonces)}"
+
+
+def bundle(marker: str, contents: Mapping[str, bytes] | None = None) -> dict[str, gateway.File]:
+    """Files as the collection writes them; no two markers share any content, and the record holds every digest."""
+    files = {
+        name: gateway.File(f"{name} of {marker}\n".encode() * 40, mode)
+        for name, mode in MODES.items()
+        if name != "thing.json"
+    }
+    files.update({name: gateway.File(content, MODES[name]) for name, content in (contents or {}).items()})
+    digests = {name: hashlib.sha256(file.content).hexdigest() for name, file in files.items()}
+    record = json.dumps({"marker": marker, "files": digests}, indent=2) + "\n"
+    return {"thing.json": gateway.File(record.encode(), MODES["thing.json"]), **files}
+
+
+@dataclass(frozen=True)
+class Host:
+    """Runs commands the way a connection does.
+
+    :param shell: its name, for messages.
+    :param argv: how it is called.
+    :param tools: a directory of links to ``sh`` and to the programs of this gateway, which is first in PATH.
+    :param path: where its bundle lives.
+    :param user: the (uid, gid) that runs the commands, or ``None`` for whoever runs the tests.
+    :param environment: more variables for the commands.
+    :param banner: what a login shell prints before anything else.
+    :param terminal: whether line feeds arrive as they do from a terminal.
+    :param killed_after: seconds after which every process of the command gets SIGKILL.
+    :param deaf_after: seconds after which nobody reads what the command prints.
+    """
+
+    shell: str
+    argv: tuple[str, ...]
+    tools: Path
+    path: Path
+    user: tuple[int, int] | None = None
+    umask: int = 0o022
+    environment: Mapping[str, str] = field(default_factory=dict)
+    banner: str = ""
+    terminal: bool = False
+    killed_after: float | None = None
+    deaf_after: float | None = None
+    outputs: list[str] = field(default_factory=list)
+
+    def execute(self, command: str, standard_input: bytes, _secret: bool) -> tuple[int, str, str]:
+        """What ``gateway.Execute`` asks for."""
+        with subprocess.Popen(
+            [*self.argv, "-c", self.banner + command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": f"{self.tools}:/usr/bin:/bin", **self.environment},
+            cwd="/",
+            umask=self.umask,
+            start_new_session=True,
+            **self._identity(),
+        ) as process:
+            with _timer(self.killed_after, lambda: _kill(process)), _timer(60, lambda: _kill(process)):
+                if self.deaf_after is not None:
+                    return self._ignore(process, standard_input)
+                output, complaint = process.communicate(standard_input)
+        if self.terminal:
+            output = output.replace(b"\n", b"\r\n")
+        text = output.decode("utf-8", "surrogateescape")
+        self.outputs.append(text)
+        return process.returncode, text, complaint.decode("utf-8", "surrogateescape")
+
+    def _identity(self) -> dict[str, object]:
+        if self.user is None:
+            return {}
+        return {"user": self.user[0], "group": self.user[1], "extra_groups": []}
+
+    def _ignore(self, process: subprocess.Popen[bytes], standard_input: bytes) -> tuple[int, str, str]:
+        """Feeds the command, and closes its output while it runs."""
+        assert process.stdin and process.stdout and process.stderr
+        with _timer(self.deaf_after, process.stdout.close), contextlib.suppress(BrokenPipeError):
+            process.stdin.write(standard_input)
+            process.stdin.close()
+        complaint = process.stderr.read()
+        return process.wait(), "", complaint.decode("utf-8", "replace")
+
+    def at(self, path: Path) -> Host:
+        """The same gateway with its bundle elsewhere."""
+        return replace(self, path=path)
+
+    def probe(self, owner: str | None = None, group: str | None = None) -> gateway.Held:
+        return gateway.probe(self.execute, str(self.path), owner, group)
+
+    def checked(self, owner: str | None = None, group: str | None = None) -> gateway.Held:
+        """What the gateway holds, after the look that comes before every change."""
+        held = self.probe(owner, group)
+        gateway.require_installable(held, owner, group)
+        return held
+
+    def install(
+        self,
+        marker: str,
+        held: gateway.Held | None = None,
+        *,
+        keep: int = 1,
+        nonce: str | None = None,
+        directory_mode: int = DIRECTORY_MODE,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> str:
+        return gateway.install(
+            self.execute,
+            held or self.checked(),
+            bundle(marker, contents),
+            directory_mode=directory_mode,
+            keep=keep,
+            nonce=nonce or new_nonce(),
+            modified_at=MODIFIED_AT,
+        )
+
+    def repair(self, held: gateway.Held | None = None, *, keep: int = 1) -> str:
+        return gateway.repair(
+            self.execute,
+            held or self.checked(),
+            {name: gateway.File(b"", mode) for name, mode in MODES.items()},
+            directory_mode=DIRECTORY_MODE,
+            keep=keep,
+            nonce=new_nonce(),
+        )
+
+    def remove(self) -> None:
+        gateway.remove(self.execute, self.probe())
+
+    def drift(self, held: gateway.Held | None = None) -> list[str]:
+        return gateway.drift(held or self.probe(), MODES, DIRECTORY_MODE)
+
+    # ---- what is on the disk ----
+
+    @property
+    def generations(self) -> list[str]:
+        directory = self.path / "generations"
+        return sorted(os.listdir(directory)) if directory.exists() else []
+
+    @property
+    def leftovers(self) -> list[str]:
+        """Whatever lies at the path and is no part of an installation."""
+        return sorted(set(os.listdir(self.path)) - {"current", "generations", ".lock"}) if self.path.exists() else []
+
+    @property
+    def marker(self) -> str | None:
+        """The marker of the complete bundle that is in use, or ``None`` where there is no link."""
+        link = self.path / "current"
+        if not link.is_symlink():
+            assert not link.exists()
+            return None
+        assert re.fullmatch(r"generations/[0-9]{6}", os.readlink(link))
+        return marker_of(self.path / os.readlink(link))
+
+    def assert_tidy(self, marker: str, generations: Sequence[str]) -> None:
+        """Exactly these generations, the last of them in use and complete, and nothing else at the path."""
+        assert self.marker == marker
+        assert self.generations == list(generations)
+        assert os.readlink(self.path / "current") == f"generations/{generations[-1]}"
+        assert self.leftovers == []
+
+
+def marker_of(generation: Path) -> str:
+    """The marker of a generation, which must be complete."""
+    record = json.loads((generation / "thing.json").read_bytes())
+    assert set(os.listdir(generation)) == {"thing.json", *record["files"]}
+    for name, digest in record["files"].items():
+        assert hashlib.sha256((generation / name).read_bytes()).hexdigest() == digest, name
+    return str(record["marker"])
+
+
+def plant_generation(host: Host, name: str, marker: str) -> Path:
+    """A complete generation that no link names, as a run leaves it that died just before the switch."""
+    generation = host.path / "generations" / name
+    generation.mkdir(parents=True)
+    for file_name, file in bundle(marker).items():
+        (generation / file_name).write_bytes(file.content)
+        (generation / file_name).chmod(file.mode)
+    generation.chmod(DIRECTORY_MODE)
+    return generation
+
+
+def plant_leftovers(host: Host) -> list[str]:
+    """What runs leave that died earlier: staging directories and a link that was not yet renamed."""
+    staging = host.path / ".staging-dead1" / "files"
+    staging.mkdir(parents=True)
+    (staging / "client.key").write_bytes(b"half a k")
+    (host.path / ".staging-dead2").mkdir()
+    (host.path / ".current-dead3").symlink_to("generations/000077")
+    return [".current-dead3", ".staging-dead1", ".staging-dead2"]
+
+
+def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
+    """Everything that a change of the tree would change, but for access times."""
+    entries = [root, *root.rglob("*")]
+    return {str(entry.relative_to(root)): _look(entry) for entry in entries}
+
+
+def _look(entry: Path) -> tuple[object, ...]:
+    status = entry.lstat()
+    content: object = None
+    if stat.S_ISLNK(status.st_mode):
+        content = os.readlink(entry)
+    elif stat.S_ISREG(status.st_mode):
+        content = entry.read_bytes()
+    return (
+        status.st_ino,
+        stat.filemode(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_nlink,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        content,
+    )
+
+
+@contextlib.contextmanager
+def refused(*codes: str) -> Iterator[None]:
+    """What happens in here ends with one of these error codes."""
+    with pytest.raises(ProvisioningError) as caught:
+        yield
+    assert caught.value.code in codes, caught.value
+
+
+@contextlib.contextmanager
+def _timer(seconds: float | None, action: object) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, action)  # type: ignore[arg-type]
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

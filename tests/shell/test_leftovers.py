@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What dead runs left goes with the next change, and nothing else does."""
+
+from __future__ import annotations
+
+from shell.host import Host, plant_generation, plant_leftovers, snapshot
+
+
+def test_the_next_installation_clears_up(host: Host) -> None:
+    host.install("a")
+    host.install("b")
+    plant_leftovers(host)
+    plant_generation(host, "000003", "dead")
+    plant_generation(host, "000005", "dead too")
+    assert host.install("c") == "000006"
+    host.assert_tidy("c", ["000002", "000006"])
+    assert host.probe().leftovers == ()
+
+
+def test_a_first_installation_clears_up(host: Host) -> None:
+    host.path.mkdir(parents=True)
+    plant_leftovers(host)
+    plant_generation(host, "000001", "dead")
+    assert host.install("a", keep=5) == "000002"
+    host.assert_tidy("a", ["000002"])
+
+
+def test_repair_clears_up(host: Host) -> None:
+    for marker in ("a", "b", "c"):
+        host.install(marker, keep=1)
+    plant_leftovers(host)
+    plant_generation(host, "000004", "dead")
+    plant_generation(host, "000009", "dead too")
+    kept = [snapshot(host.path / "generations" / name) for name in ("000002", "000003")]
+    assert host.repair(keep=1) == "000003"
+    host.assert_tidy("c", ["000002", "000003"])
+    assert [sorted(snapshot(host.path / "generations" / name)) for name in ("000002", "000003")] == [
+        sorted(before) for before in kept
+    ]
+    assert host.probe().leftovers == ()
+
+
+def test_what_was_kept_outlives_leftovers(host: Host) -> None:
+    for marker in ("a", "b", "c"):
+        host.install(marker, keep=2)
+    for name in ("000004", "000005", "000006"):
+        plant_generation(host, name, "dead")
+    host.install("d", keep=2)
+    host.assert_tidy("d", ["000002", "000003", "000007"])
+
+
+def test_foreign_files_stay(host: Host) -> None:
+    host.install("a")
+    foreign = [
+        host.path / "README",
+        host.path / ".hidden",
+        host.path / "staging-mine",
+        host.path / "generations" / "notes",
+        host.path / "generations" / "000001.failed",
+        host.path / "generations" / "0000009",
+    ]
+    for entry in foreign:
+        entry.write_text("mine")
+    set_aside = plant_generation(host, "000004-failed", "kept aside")
+    host.install("b", keep=0)
+    host.repair(keep=0)
+    assert all(entry.read_text() == "mine" for entry in foreign)
+    assert set_aside.is_dir()
+    assert host.marker == "b"
+
+
+def test_repair_prunes_to_what_is_to_be_kept(host: Host) -> None:
+    for marker in ("a", "b", "c"):
+        host.install(marker, keep=2)
+    host.repair(keep=0)
+    host.assert_tidy("c", ["000003"])
+
+
+def test_after_going_back_to_a_previous_generation(host: Host) -> None:
+    for marker in ("a", "b"):
+        host.install(marker)
+    link = host.path / "current"
+    link.unlink()
+    link.symlink_to("generations/000001")
+    host.repair()
+    host.assert_tidy("a", ["000001"])
+    assert host.install("c") == "000002"
+    host.assert_tidy("c", ["000001", "000002"])

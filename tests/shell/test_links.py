@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Symbolic links that somebody planted at the names the script uses: none of them is followed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+
+from shell.host import Host, bundle, plant_generation, refused, snapshot
+
+SECRET = "a secret of somebody else"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory that must stay as it is, in which every name exists that the script may look for."""
+    directory = tmp_path / "outside"
+    (directory / "files").mkdir(parents=True)
+    plant_generation(Host("", (), tmp_path, directory), "000001", "outside")
+    for name, file in bundle("outside").items():
+        for parent in (directory, directory / "files"):
+            (parent / name).write_bytes(file.content)
+            (parent / name).chmod(0o604)
+    (directory / "credentials.json").write_text(SECRET)
+    (directory / "current").symlink_to("generations/000001")
+    (directory / ".lock").touch(0o640)
+    directory.chmod(0o700)
+    return directory
+
+
+def replace_by_link(entry: Path, target: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    entry.symlink_to(target)
+
+
+def change(host: Host, command: str, held: gateway.Held, nonce: str = "planted") -> None:
+    if command == "install":
+        host.install("b", held, nonce=nonce)
+    elif command == "repair":
+        host.repair(held)
+    elif command == "read_response":
+        gateway.read_response(host.execute, held)
+    else:
+        gateway.remove(host.execute, held)
+
+
+@pytest.mark.parametrize("command", ["install", "repair", "remove", "read_response"])
+def test_the_path_itself(host: Host, outside: Path, command: str) -> None:
+    host.install("a")
+    held = host.checked()
+    replace_by_link(host.path, outside)
+    before = snapshot(outside)
+    with refused("bad_path"):
+        host.checked()
+    with refused("bad_path"):
+        change(host, command, held)
+    assert snapshot(outside) == before
+
+
+@pytest.mark.parametrize("command", ["install", "repair"])
+@pytest.mark.parametrize("name", ["generations", "generations/000001"])
+def test_a_directory(host: Host, outside: Path, name: str, command: str) -> None:
+    host.install("a")
+    held = host.checked()
+    replace_by_link(host.path / name, outside / name)
+    before = snapshot(outside)
+    assert host.probe().current is None
+    with refused("bad_path", "concurrent_change", "permission"):
+        change(host, command, held)
+    assert snapshot(outside) == before
+    assert host.leftovers == []
+
+
+@pytest.mark.parametrize("name", ["generations", "generations/000001"])
+def test_a_response_behind_a_directory(host: Host, outside: Path, name: str) -> None:
+    host.install("a")
+    held = host.checked()
+    replace_by_link(host.path / name, outside / name)
+    with refused("bad_path"):
+        gateway.read_response(host.execute, held)
+    assert "credentials.json of" not in "".join(host.outputs)
+
+
+def test_the_next_generation(host: Host, outside: Path) -> None:
+    host.install("a")
+    (host.path / "generations" / "000002").symlink_to(outside)
+    before = snapshot(outside)
+    with refused("bad_path", "concurrent_change"):
+        host.install("b")
+    assert snapshot(outside) == before
+    assert host.marker == "a"
+    assert host.leftovers == []
+
+
+@pytest.mark.parametrize("command", ["install", "repair", "remove"])
+@pytest.mark.parametrize("target", [".lock", "absent"])
+def test_the_lock(host: Host, outside: Path, command: str, target: str) -> None:
+    host.install("a")
+    replace_by_link(host.path / ".lock", outside / target)
+    before = snapshot(outside)
+    with refused("bad_path"):
+        change(host, command, host.checked())
+    assert snapshot(outside) == before
+    assert host.marker == "a"
+    assert host.leftovers in ([], [".lock"])
+
+
+def test_the_staging_directory(host: Host, outside: Path) -> None:
+    host.install("a")
+    (host.path / ".staging-planted").symlink_to(outside)
+    before = snapshot(outside)
+    with refused("bad_path", "concurrent_change", "gateway_unsupported"):
+        change(host, "install", host.checked())
+    assert snapshot(outside) == before
+    assert host.marker == "a"
+
+
+def test_the_link_that_is_to_be_renamed(host: Host, outside: Path) -> None:
+    host.install("a")
+    (host.path / ".current-planted").symlink_to(outside)
+    before = snapshot(outside)
+    with refused("bad_path"):
+        change(host, "install", host.checked())
+    assert snapshot(outside) == before
+    assert host.marker == "a"
+    assert host.probe().leftovers == ()
+
+
+def test_current_is_a_directory(host: Host) -> None:
+    host.install("a")
+    link = host.path / "current"
+    link.unlink()
+    link.mkdir()
+    (link / "thing.json").write_text("{}")
+    before = snapshot(link)
+    for _attempt in range(2):
+        held = host.checked()
+        assert held.current is None
+        assert held.record is None
+        with refused("bad_path"):
+            host.install("b")
+        assert snapshot(link) == before
+        assert host.generations == ["000001"]
+        assert host.leftovers == []
+
+
+def test_current_leads_outside(host: Host, outside: Path) -> None:
+    host.install("a")
+    replace_by_link(host.path / "current", outside)
+    before = snapshot(outside)
+    held = host.checked()
+    assert (held.current, held.record, held.digests, held.files) == (None, None, {}, {})
+    assert "outside" not in host.outputs[-1].replace(f"current {outside}", "").replace(f"-> {outside}", "")
+    host.install("b")
+    assert host.marker == "b"
+    assert snapshot(outside) == before
+
+
+@pytest.mark.parametrize("target", ["generations/000001", "generations/000009", "{path}/generations/000001", "nowhere"])
+def test_current_leads_nowhere_or_is_absolute(host: Host, target: str) -> None:
+    """Whatever somebody did to the link, the next installation makes a good one."""
+    host.install("a")
+    shutil.rmtree(host.path / "generations" / "000001")
+    if target.startswith("{"):
+        plant_generation(host, "000001", "a")
+    replace_by_link(host.path / "current", Path(target.format(path=host.path)))
+    host.install("b")
+    assert host.marker == "b"
+    assert host.leftovers == []
+
+
+@pytest.mark.parametrize("name", ["client.key", "thing.json", "credentials.json"])
+def test_a_file(host: Host, outside: Path, name: str) -> None:
+    host.install("a")
+    replace_by_link(host.path / "current" / name, outside / name)
+    before = snapshot(outside)
+    held = host.checked()
+    assert name not in held.digests
+    assert held.files[name].mode.startswith("l")
+    assert host.drift(held) == [name]
+    if name == "thing.json":
+        assert held.record is None
+    with refused("permission", "bad_path"):
+        host.repair(held)
+    if name == "credentials.json":
+        with refused("bad_path"):
+            gateway.read_response(host.execute, held)
+    assert SECRET not in "".join(host.outputs)
+    assert snapshot(outside) == before
+    host.install("b")
+    assert host.marker == "b"
+    assert snapshot(outside) == before
+
+
+@pytest.mark.parametrize("name", ["generations", "generations/000001", "generations/000001/client.key"])
+def test_removal(host: Host, outside: Path, name: str) -> None:
+    host.install("a")
+    held = host.checked()
+    replace_by_link(host.path / name, outside / name.rpartition("/")[2])
+    (host.path / ".staging-x").symlink_to(outside)
+    (host.path / ".current-x").symlink_to(outside)
+    before = snapshot(outside)
+    gateway.remove(host.execute, held)
+    assert snapshot(outside) == before
+    assert not host.path.exists()
+
+
+def test_tidying(host: Host, outside: Path) -> None:
+    host.install("a")
+    (host.path / ".staging-x").symlink_to(outside)
+    (host.path / ".current-x").symlink_to(outside)
+    before = snapshot(outside)
+    host.install("b")
+    assert snapshot(outside) == before
+    assert host.leftovers == []
+
+
+def test_a_parent_may_be_a_link(host: Host, tmp_path: Path) -> None:
+    """As /var/run is one: whoever may change the parents may do anything anyway."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    linked = host.at(tmp_path / "link" / "store")
+    linked.install("a")
+    held = linked.checked()
+    assert held.current == "000001"
+    assert linked.drift(held) == []
+    linked.install("b")
+    linked.assert_tidy("b", ["000001", "000002"])
+    linked.repair()
+    linked.remove()
+    assert list((tmp_path / "real").iterdir()) == []

@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""probe and survey: they see everything that matters, and change nothing."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+
+from shell.host import DIRECTORY_MODE, MODES, Host, bundle, plant_generation, plant_leftovers, refused, snapshot
+
+
+def test_nothing_there(host: Host, tmp_path: Path) -> None:
+    before = snapshot(tmp_path)
+    held = host.checked()
+    assert snapshot(tmp_path) == before
+    assert not held.exists
+    assert (held.current, held.record, held.leftovers, held.not_writable) == (None, None, (), None)
+    assert (held.files, held.digests, held.directories, held.missing_tools) == ({}, {}, {}, ())
+    assert held.user_id == held.owner_id == os.geteuid()
+    assert held.group_id == os.getegid()
+    assert held.user_name == pwd.getpwuid(os.geteuid()).pw_name
+    assert held.groups == {gid: grp.getgrgid(gid).gr_name for gid in {os.getegid(), *os.getgroups()}}
+    assert held.ancestors[0][0] == "/"
+    assert held.ancestors[-1][0] == str(tmp_path)
+    assert held.ancestors[-1][1].mode == "drwx------"
+    assert held.free_kib is not None
+    assert held.free_kib == pytest.approx(os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize / 1024, rel=0.1)
+
+
+def test_an_installation(host: Host, tmp_path: Path) -> None:
+    host.install("a")
+    before = snapshot(tmp_path)
+    held = host.checked()
+    assert snapshot(tmp_path) == before
+    assert held.exists
+    assert held.current == "000001"
+    assert held.record is not None
+    assert held.record["marker"] == "a"
+    assert held.digests == {name: hashlib.sha256(file.content).hexdigest() for name, file in bundle("a").items()}
+    me = (os.geteuid(), os.getegid())
+    assert held.files["client.key"] == gateway.Attributes("-rw-r-----", *me)
+    assert set(held.files) == set(MODES)
+    directory = gateway.Attributes("drwxr-x---", *me)
+    assert held.directories == {".": directory, "generations": directory, "current": directory}
+    assert held.leftovers == ()
+    assert host.drift(held) == []
+
+
+def test_leftovers_are_seen_and_left_alone(host: Host, tmp_path: Path) -> None:
+    host.install("a")
+    leftovers = plant_leftovers(host)
+    plant_generation(host, "000007", "dead")
+    before = snapshot(tmp_path)
+    held = host.probe()
+    assert snapshot(tmp_path) == before
+    assert sorted(held.leftovers) == sorted([*leftovers, "000007"])
+    assert held.current == "000001"
+
+
+def test_every_generation_of_every_path(host: Host, tmp_path: Path) -> None:
+    other = host.at(host.path.with_name("cloudlocate"))
+    for marker in ("a", "b", "c"):
+        host.install(marker, keep=2)
+    other.install("x")
+    before = snapshot(tmp_path)
+    nowhere = str(tmp_path / "nowhere")
+    surveyed = gateway.survey(host.execute, [str(host.path), nowhere, str(other.path)])
+    assert snapshot(tmp_path) == before
+    assert [held.path for held in surveyed] == [str(host.path), nowhere, str(other.path)]
+    assert [held.current for held in surveyed] == ["000003", None, "000001"]
+    markers = [{name: record and record["marker"] for name, record in held.generations.items()} for held in surveyed]
+    assert markers == [{"000001": "a", "000002": "b", "000003": "c"}, {}, {"000001": "x"}]
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "binary", "directory", "link"])
+def test_a_record_that_cannot_be_read_is_none(host: Host, damage: str) -> None:
+    host.install("a")
+    record = host.path / "current" / "thing.json"
+    text = record.read_bytes()
+    record.unlink()
+    if damage == "cut":
+        record.write_bytes(text[:20])
+    elif damage == "binary":
+        record.write_bytes(bytes(range(256)))
+    elif damage == "directory":
+        record.mkdir()
+    elif damage == "link":
+        (host.path / "record").write_bytes(text)
+        record.symlink_to(host.path / "record")
+    held = host.probe()
+    assert held.record is None
+    assert held.current == "000001"
+
+
+def test_digests_are_of_what_lies_there(host: Host) -> None:
+    host.install("a")
+    key = host.path / "current" / "client.key"
+    key.write_bytes(b"another")
+    (host.path / "current" / "ca.crt").unlink()
+    held = host.probe()
+    assert held.digests["client.key"] == hashlib.sha256(b"another").hexdigest()
+    assert "ca.crt" not in held.digests
+    assert "ca.crt" not in held.files
+
+
+def test_who_is_wanted(host: Host, owner: pwd.struct_passwd, group: grp.struct_group) -> None:
+    held = host.probe(owner.pw_name, group.gr_name)
+    assert (held.owner_id, held.group_id) == (owner.pw_uid, group.gr_gid)
+    held = host.probe("12345", "54321")
+    assert (held.owner_id, held.group_id) == (12345, 54321)
+
+
+@pytest.mark.parametrize("name", ["thingstream-nobody", "$(id)", "-x", "root:", "a b", "*"])
+def test_who_is_not_known(host: Host, name: str) -> None:
+    me = str(os.geteuid())
+    held = host.probe(me, name)
+    assert held.group_id is None
+    with refused("bad_option"):
+        gateway.require_installable(held, me, name)
+    held = host.probe(name)
+    assert held.owner_id is None
+    with refused("bad_option"):
+        gateway.require_installable(held, name, None)
+
+
+def test_a_file_in_the_way(host: Host) -> None:
+    host.path.parent.mkdir(parents=True)
+    host.path.write_text("mine")
+    with refused("bad_path"):
+        host.checked()
+    with refused("bad_path"):
+        host.at(host.path / "below").checked()
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [(0o777, False), (0o773, False), (0o1777, True), (0o775, True)])
+def test_below_a_directory_that_everybody_may_write(host: Host, tmp_path: Path, mode: int, accepted: bool) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    for path in (shared / "a", shared / "a" / "b" / "c"):
+        if accepted:
+            host.at(path).checked()
+        else:
+            with refused("bad_path"):
+                host.at(path).checked()
+
+
+def test_a_path_that_everybody_may_write(host: Host) -> None:
+    host.path.mkdir(parents=True)
+    host.path.chmod(0o777)
+    with refused("bad_path"):
+        host.checked()
+
+
+def test_a_path_that_everybody_may_write_but_that_is_ours(host: Host) -> None:
+    host.install("a")
+    host.path.chmod(0o777)
+    assert host.drift(host.checked()) == ["./"]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_path_of_somebody_else(host: Host, owner: pwd.struct_passwd) -> None:
+    host.path.mkdir(parents=True)
+    os.chown(host.path, owner.pw_uid, -1)
+    with refused("bad_path"):
+        host.checked()
+    host.checked(owner.pw_name)
+
+
+def test_drift_names_what_differs(host: Host) -> None:
+    host.install("a")
+    current = host.path / "current"
+    (current / "client.key").chmod(0o644)
+    (current / "ca.crt").chmod(0o600)
+    (host.path / "generations").chmod(0o755)
+    assert host.drift() == ["ca.crt", "client.key", "generations/"]
+    current.resolve().chmod(DIRECTORY_MODE | 0o5)
+    assert host.drift() == ["ca.crt", "client.key", "current/", "generations/"]

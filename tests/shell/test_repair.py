@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""repair: owner, group and modes come back, and contents stay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+
+from shell.host import DIRECTORY_MODE, MODES, Host, refused, snapshot
+
+Drift = Callable[[Path], None]
+DRIFTS: Mapping[str, Drift] = {
+    "too open": lambda entry: entry.chmod(0o777),
+    "too closed": lambda entry: entry.chmod(0o500 if entry.is_dir() else 0o400),
+    "set-group-ID": lambda entry: entry.chmod(0o2750 if entry.is_dir() else 0o2640),
+    "owner": lambda entry: os.chown(entry, 4321, -1),
+    "group": lambda entry: os.chown(entry, -1, 4321),
+}
+
+
+def parts(host: Host) -> dict[str, Path]:
+    """Everything that has attributes, by the name that ``drift`` gives it."""
+    generation = host.path / "generations" / "000001"
+    directories = {"./": host.path, "generations/": host.path / "generations", "current/": generation}
+    return {**directories, **{name: generation / name for name in MODES}}
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_everything_at_once(host: Host, drift: str) -> None:
+    if drift in ("owner", "group") and os.geteuid() != 0:
+        pytest.skip("needs root")
+    host.install("a")
+    for entry in reversed(parts(host).values()):
+        DRIFTS[drift](entry)
+    held = host.probe()
+    assert host.drift(held) == sorted(parts(host))
+    assert host.repair(held) == "000001"
+    held = host.checked()
+    assert host.drift(held) == []
+    host.assert_tidy("a", ["000001"])
+
+
+@pytest.mark.parametrize("name", ["./", "generations/", "current/", "client.key", "client.crt"])
+def test_one_thing(host: Host, name: str) -> None:
+    host.install("a")
+    parts(host)[name].chmod(0o711 if name.endswith("/") else 0o606)
+    held = host.probe()
+    assert host.drift(held) == [name]
+    host.repair(held)
+    assert host.drift() == []
+
+
+def test_contents_stay(host: Host) -> None:
+    host.install("a")
+    generation = host.path / "generations" / "000001"
+    before = {name: (generation / name).stat() for name in MODES}
+    (generation / "client.key").chmod(0o666)
+    host.repair()
+    after = {name: (generation / name).stat() for name in MODES}
+    for name in MODES:
+        assert (after[name].st_ino, after[name].st_mtime_ns) == (before[name].st_ino, before[name].st_mtime_ns)
+    host.assert_tidy("a", ["000001"])
+
+
+def test_foreign_files_keep_their_attributes(host: Host) -> None:
+    host.install("a")
+    foreign = host.path / "generations" / "000001" / "notes"
+    foreign.write_text("mine")
+    foreign.chmod(0o604)
+    before = snapshot(foreign)
+    host.repair()
+    assert snapshot(foreign) == before
+
+
+def test_a_file_that_is_gone(host: Host) -> None:
+    host.install("a")
+    (host.path / "current" / "ca.crt").unlink()
+    with refused("permission", "bad_path"):
+        host.repair()
+
+
+@pytest.mark.parametrize("other", ["000001", "", "000003"])
+def test_somebody_was_faster(host: Host, tmp_path: Path, other: str) -> None:
+    host.install("a")
+    host.install("b")
+    (host.path / "current" / "client.key").chmod(0o600)
+    before = snapshot(tmp_path)
+    held = replace(host.probe(), current=other)
+    with refused("concurrent_change"):
+        host.repair(held)
+    changed = {name for name, look in snapshot(tmp_path).items() if look != before.get(name)}
+    assert changed <= {str((host.path / ".lock").relative_to(tmp_path))}
+
+
+@pytest.mark.usefixtures("root")
+def test_the_wanted_owner_is_given(host: Host) -> None:
+    host.install("a")
+    held = host.probe("4321", "1234")
+    host.repair(held)
+    assert host.drift(host.probe("4321", "1234")) == []
+    assert host.probe().files["client.key"] == gateway.Attributes("-rw-r-----", 4321, 1234)
+    assert (host.path.stat().st_mode & 0o7777) == DIRECTORY_MODE

@@ -1,0 +1,802 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is repeated and what is not, what each refusal means, and ``post`` against a real TLS server."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from cryptography.hazmat.primitives.asymmetric import ec
+from unit.support import (
+    DAY,
+    MQTT_PASSWORD,
+    NOW,
+    TOKEN,
+    Behavior,
+    Pair,
+    answering,
+    assert_no_secret,
+    make_pair,
+    serving,
+)
+
+ENDPOINT = api.Endpoint("https://api.example.com/ztp")
+BODY = {"token": TOKEN, "givenName": "gw1"}
+SECRET_BODY = json.dumps({"password": MQTT_PASSWORD}).encode()
+
+Reply = api.Answer | Exception
+
+
+# ---- ask ----
+
+
+def answer(status: int, body: bytes = SECRET_BODY, **headers: str) -> api.Answer:
+    return api.Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def not_sent() -> api.NotSent:
+    return api.NotSent("Cannot connect to api.example.com.")
+
+
+def unknown(code: str = "timeout") -> api.OutcomeUnknown:
+    return api.OutcomeUnknown(ProvisioningError(code, "No answer."))
+
+
+@dataclass
+class Script:
+    """A platform that answers what is written, once each, and a clock that only notes its waits."""
+
+    replies: list[Reply]
+    waits: list[float] = field(default_factory=list)
+    drawn: list[tuple[float, float]] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
+
+    def post(self, endpoint: api.Endpoint, payload: bytes) -> api.Answer:
+        self.sent.append(payload)
+        assert self.replies, "one request too many"
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def uniform(self, low: float, high: float) -> float:
+        self.drawn.append((low, high))
+        return low + (high - low) / 4
+
+    def ask(self, repeatable: bool = False, retries: int = 3) -> bytes:
+        result = api.ask(
+            replace(ENDPOINT, retries=retries),
+            BODY,
+            repeatable=repeatable,
+            post=self.post,
+            sleep=self.waits.append,
+            uniform=self.uniform,
+            now=lambda: NOW,
+        )
+        assert not self.replies, "one request too few"
+        return result
+
+    def fail(self, repeatable: bool = False, retries: int = 3) -> ProvisioningError:
+        with pytest.raises(ProvisioningError) as caught:
+            self.ask(repeatable, retries)
+        assert not self.replies, "one request too few"
+        assert_no_secret(caught.value)
+        return caught.value
+
+
+OK = answer(200, b"the body")
+IN_5_SECONDS = format_datetime(NOW + timedelta(seconds=5), usegmt=True)
+AN_HOUR_AGO = format_datetime(NOW - timedelta(hours=1), usegmt=True)
+
+
+def test_what_is_sent() -> None:
+    script = Script([OK])
+    assert script.ask() == b"the body"
+    assert [json.loads(payload) for payload in script.sent] == [BODY]
+    assert script.waits == []
+
+
+# (what the platform does first, asked again where a repetition is safe, where it is not, the wait if it is fixed)
+_RETRIES: list[tuple[Callable[[], Reply], bool, bool, float | None]] = [
+    (not_sent, True, True, None),
+    (lambda: unknown("timeout"), True, False, None),
+    (lambda: unknown("unreachable"), True, False, None),
+    (lambda: unknown("bad_response"), True, False, None),
+    (lambda: answer(429, Retry_After="7"), True, True, 7),
+    (lambda: answer(429, Retry_After=" 7 "), True, True, 7),
+    (lambda: answer(429, Retry_After="0"), True, True, 0),
+    (lambda: answer(429, Retry_After="60"), True, True, 60),
+    (lambda: answer(429, Retry_After="61"), False, False, None),
+    (lambda: answer(429, Retry_After=IN_5_SECONDS), True, True, 5),
+    (lambda: answer(429, Retry_After=AN_HOUR_AGO), True, True, 0),
+    (lambda: answer(429, Retry_After="soon"), False, False, None),
+    (lambda: answer(429, Retry_After="-5"), False, False, None),
+    (lambda: answer(429, Retry_After="1.5"), False, False, None),
+    (lambda: answer(429, Retry_After="9" * 30), False, False, None),
+    (lambda: answer(429, Retry_After="Sun, 22 Nov 2026 12:00:05 +99999999999999999"), False, False, None),
+    (lambda: answer(429, Retry_After="Sun, 99 Nov 2026 12:00:05 GMT"), False, False, None),
+    (lambda: answer(429, Retry_After="Sun, 22 Nov 2099 12:00:05 GMT"), False, False, None),
+    (lambda: answer(429), False, False, None),
+    (lambda: answer(503, Retry_After="7"), True, True, 7),
+    (lambda: answer(503, Retry_After=IN_5_SECONDS), True, True, 5),
+    (lambda: answer(503, Retry_After="3600"), False, False, None),
+    (lambda: answer(503), True, False, None),
+    (lambda: answer(500), True, False, None),
+    (lambda: answer(500, Retry_After="7"), True, False, 7),
+    (lambda: answer(502), True, False, None),
+    (lambda: answer(504), True, False, None),
+    (lambda: answer(599), True, False, None),
+    (lambda: answer(400), False, False, None),
+    (lambda: answer(401), False, False, None),
+    (lambda: answer(403, b"Device already registered"), False, False, None),
+    (lambda: answer(403, Retry_After="1"), False, False, None),
+    (lambda: answer(404), False, False, None),
+    (lambda: answer(408), False, False, None),
+    (lambda: answer(422), False, False, None),
+    (lambda: answer(201), False, False, None),
+    (lambda: answer(204), False, False, None),
+    (lambda: answer(302, Retry_After="1"), False, False, None),
+    (lambda: ProvisioningError("tls", "No."), False, False, None),
+]
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize(("first", "if_repeatable", "otherwise", "wait"), _RETRIES)
+def test_what_is_asked_again(
+    first: Callable[[], Reply], if_repeatable: bool, otherwise: bool, wait: float | None, repeatable: bool
+) -> None:
+    if if_repeatable if repeatable else otherwise:
+        script = Script([first(), OK])
+        assert script.ask(repeatable) == b"the body"
+        assert script.sent[0] == script.sent[1]
+        assert len(script.waits) == 1
+        if wait is not None:
+            assert wait <= script.waits[0] <= api.LONGEST_WAIT
+    else:
+        script = Script([first()])
+        script.fail(repeatable)
+        assert script.waits == []
+
+
+def test_waits_double_are_capped_and_drawn_at_random() -> None:
+    script = Script([not_sent() for _try in range(10)])
+    assert script.fail(retries=9).code == "unreachable"
+    highest = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert script.drawn == [(high / 2, high) for high in highest]
+    assert script.waits == [high * 0.625 for high in highest]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_the_last_error_is_what_remains(retries: int) -> None:
+    script = Script([*(not_sent() for _try in range(retries)), answer(503, Retry_After="1")])
+    error = script.fail(retries=retries)
+    assert (error.code, error.status) == ("server_error", 503)
+    assert len(script.waits) == retries
+
+
+def test_it_advises_where_a_thing_may_have_been_created() -> None:
+    """Asking again could create a second Thing that costs money: a human has to look first."""
+    error = Script([unknown()]).fail(repeatable=False)
+    assert error.code == "timeout"
+    assert "may have created" in error.message
+    assert "may have created" not in Script([unknown()]).fail(repeatable=True, retries=0).message
+    assert "may have created" not in Script([not_sent()]).fail(repeatable=False, retries=0).message
+
+
+def test_an_unexpected_exception_is_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Script([ZeroDivisionError()]).ask()
+
+
+# ---- what the platform says when it refuses ----
+
+_TEXTS = [
+    (422, '{"errors":["token invalid token format"]}', "token_invalid"),
+    (403, "Device already registered", "already_registered"),
+    (403, '{"message": "DEVICE ALREADY REGISTERED"}', "already_registered"),
+    (403, "No plan for device device:11111111-2222-4333-8444-555555555555", "no_plan"),
+    (403, "Device hardware code not whitelisted", "not_allowed"),
+    (403, "Device hardware code is not on the allow list", "not_allowed"),
+    (403, "hardware code not allowed", "not_allowed"),
+    (403, "Device profile is disabled", "profile_disabled"),
+    (403, "Profile disabled", "profile_disabled"),
+    (400, "hardwareId is required", "hardware_id_required"),
+    (403, "Hardware code mandatory", "hardware_id_required"),
+    (422, '{"errors":["hardwareId missing"]}', "hardware_id_required"),
+    (422, '{"errors":["givenName too long"]}', "bad_option"),
+    (400, '{"errors":["tags must be an array"]}', "bad_option"),
+    (401, "", "token_invalid"),
+    (401, "Unauthorized", "token_invalid"),
+    (403, "Unknown token", "token_invalid"),
+    (404, "token not found", "token_invalid"),
+    (400, "invalid token", "token_invalid"),
+    (403, "", "refused"),
+    (403, "Forbidden", "refused"),
+    (404, "Not found", "refused"),
+    (400, "", "refused"),
+    (405, "Method not allowed", "refused"),
+    (409, "Device already registered", "refused"),
+    (418, "", "refused"),
+    (499, "", "refused"),
+    (429, "", "rate_limited"),
+    (429, "token", "rate_limited"),
+    (500, "token", "server_error"),
+    (503, "Device already registered", "server_error"),
+    (599, "", "server_error"),
+    (201, "{}", "bad_response"),
+    (204, "", "bad_response"),
+    (301, "", "bad_response"),
+    (302, "Device already registered", "bad_response"),
+    (307, "", "bad_response"),
+    (304, "", "bad_response"),
+]
+
+
+@pytest.mark.parametrize(("status", "text", "code"), _TEXTS)
+def test_each_refusal(status: int, text: str, code: str) -> None:
+    body = f"{text} {TOKEN} {MQTT_PASSWORD}".encode()
+    error = Script([answer(status, body)]).fail(retries=0)
+    assert (error.code, error.status) == (code, status)
+    assert str(status) in error.message
+    if text:
+        assert text not in error.message
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe\x00", b"x" * 100_000 + b"already registered", b"\x1b[31m{{ 7*7 }}"])
+def test_a_hostile_refusal(body: bytes) -> None:
+    error = Script([answer(403, body)]).fail()
+    assert error.code == "refused"
+    assert len(error.message) < 400
+    assert error.message.isprintable()
+
+
+def test_the_representation_of_what_came_back_hides_it() -> None:
+    assert_no_secret(OK, answer(200), replace(ENDPOINT, proxy=f"http://user:{MQTT_PASSWORD}@proxy"))
+
+
+# ---- what can be said before anything is sent ----
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.thingstream.io",
+        "https://api.thingstream.io/",
+        "https://api.thingstream.io:8443/prefix",
+        "HTTPS://API.thingstream.io",
+        "https://[2001:db8::1]:8443",
+        "http://127.0.0.1:8000",
+        "http://127.1.2.3",
+        "http://[::1]:8000",
+        "http://localhost:8000/prefix",
+        "http://LOCALHOST",
+    ],
+)
+def test_urls_that_are_taken(url: str) -> None:
+    api.check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.thingstream.io",
+        "//api.thingstream.io",
+        "https://",
+        "https://:8443",
+        "https:///path",
+        "ftp://api.thingstream.io",
+        "file:///etc/passwd",
+        "http://api.thingstream.io",
+        "HTTP://api.thingstream.io",
+        "http://0.0.0.0",
+        "http://10.0.0.1",
+        "http://127.0.0.1.example.com",
+        "http://localhost.example.com",
+        "http://127.0.0.1@example.com",
+        "http://example.com\\@127.0.0.1",
+        "http://[::2]",
+        "http://2130706433",
+        "https://user:secret@api.thingstream.io",
+        "https://user@api.thingstream.io",
+        "https://@api.thingstream.io",
+        "https://api.thingstream.io?token=x",
+        "https://api.thingstream.io/#x",
+        "https://api.thingstream.io:99999",
+        "https://api.thingstream.io:port",
+        "https://[::1",
+    ],
+)
+def test_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        api.check_url(url)
+    assert (caught.value.code, "api_url" in caught.value.message) == ("bad_option", True)
+    assert "secret" not in caught.value.message
+    with pytest.raises(ProvisioningError):
+        api.check_request(TOKEN, "gw1", url)
+
+
+@pytest.mark.parametrize(
+    ("token", "given_name", "code"),
+    [
+        (TOKEN, "g", None),
+        (TOKEN, "g" * 50, None),
+        (TOKEN, "ü" * 50, None),
+        ("anything-printable", "gw1", None),
+        (None, "gw1", "token_invalid"),
+        ("", "gw1", "token_invalid"),
+        (f"{TOKEN}\n", "gw1", "token_invalid"),
+        (f" {TOKEN}", "gw1", "token_invalid"),
+        (f"{TOKEN[:8]} {TOKEN[8:]}", "gw1", "token_invalid"),
+        (f"{TOKEN}\u200b", "gw1", "token_invalid"),
+        (f"{TOKEN}\x00", "gw1", "token_invalid"),
+        (TOKEN, "", "bad_option"),
+        (TOKEN, "g" * 51, "bad_option"),
+    ],
+)
+def test_a_request_is_looked_at_first(token: str | None, given_name: str, code: str | None) -> None:
+    if code is None:
+        api.check_request(token, given_name, api.DEFAULT_URL)
+        return
+    with pytest.raises(ProvisioningError) as caught:
+        api.check_request(token, given_name, api.DEFAULT_URL)
+    assert caught.value.code == code
+    assert_no_secret(caught.value, also=(TOKEN[8:],))
+
+
+@pytest.mark.parametrize("name", ["gw1", "ü" * 80, "a.very.long." * 10])
+def test_the_given_name_is_one_that_the_platform_takes(name: str) -> None:
+    given_name = api.default_given_name(name)
+    assert name.startswith(given_name)
+    api.check_request(TOKEN, given_name, api.DEFAULT_URL)
+
+
+# ---- post, against a real server ----
+
+
+@dataclass(frozen=True)
+class Pki:
+    """A CA of our own, and the TLS contexts of servers with its certificates."""
+
+    ca_path: str
+    directory: Path
+    authority: Pair
+
+    def context(self, *names: str, **dates: Any) -> ssl.SSLContext:
+        now = NOW.now(NOW.tzinfo)
+        dates = {"not_before": now - DAY, "not_after": now + DAY, **dates}
+        key = ec.generate_private_key(ec.SECP256R1())
+        pair = make_pair(key, "server", signer=self.authority, names=names, **dates)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.write("server.pem", pair))
+        return context
+
+    def write(self, name: str, pair: Pair) -> str:
+        (self.directory / name).write_text(pair.certificate + pair.private_key)
+        return str(self.directory / name)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    now = NOW.now(NOW.tzinfo)
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = make_pair(key, "test CA", authority=True, not_before=now - DAY, not_after=now + DAY)
+    directory = tmp_path_factory.mktemp("pki")
+    (directory / "ca.pem").write_text(authority.certificate)
+    return Pki(str(directory / "ca.pem"), directory, authority)
+
+
+@pytest.fixture(scope="module")
+def tls(pki: Pki) -> ssl.SSLContext:
+    """The context of a server that has the right certificate."""
+    return pki.context("127.0.0.1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def endpoint(port: int, pki: Pki, **changes: Any) -> api.Endpoint:
+    given = {"url": f"https://127.0.0.1:{port}/ztp/pointperfect/credentials", "ca_path": pki.ca_path, "timeout": 3.0}
+    return api.Endpoint(**{**given, **changes})
+
+
+PAYLOAD = json.dumps(BODY).encode()
+
+
+def post_fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
+    """The kind of the failure (``not_sent``, ``unknown``, ``error``) and its error."""
+    try:
+        api.post(where, PAYLOAD)
+    except api.NotSent as problem:
+        assert_no_secret(problem)
+        return "not_sent", ProvisioningError("unreachable", str(problem))
+    except api.OutcomeUnknown as problem:
+        assert_no_secret(problem, problem.error)
+        return "unknown", problem.error
+    except ProvisioningError as problem:
+        assert_no_secret(problem)
+        return "error", problem
+    raise AssertionError("it came through")
+
+
+def test_a_post(pki: Pki, tls: ssl.SSLContext) -> None:
+    with serving(answering("200 OK", SECRET_BODY, "X-Thing: yes"), tls=tls) as server:
+        got = api.post(endpoint(server.port, pki), PAYLOAD)
+    assert (got.status, got.body, got.headers["X-Thing"]) == (200, SECRET_BODY, "yes")
+    head, _blank, body = server.requests[0].partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "POST /ztp/pointperfect/credentials HTTP/1.1"
+    headers = {line.split(":")[0].lower(): line.split(": ")[1] for line in lines[1:]}
+    assert (headers["content-type"], headers["accept"]) == ("application/json", "application/json")
+    assert "authorization" not in headers
+    assert body == PAYLOAD
+    assert TOKEN not in head.decode()
+
+
+def test_a_netrc_is_not_used(pki: Pki, tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with serving(answering("200 OK"), tls=tls) as server:
+        api.post(endpoint(server.port, pki), PAYLOAD)
+    assert b"authorization" not in server.requests[0].lower()
+
+
+def test_a_compressed_answer(pki: Pki, tls: ssl.SSLContext) -> None:
+    with serving(answering("200 OK", gzip.compress(SECRET_BODY), "Content-Encoding: gzip"), tls=tls) as server:
+        assert api.post(endpoint(server.port, pki), PAYLOAD).body == SECRET_BODY
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "403 Forbidden", "429 Slow down", "503 Down"])
+def test_a_refusal_is_an_answer(pki: Pki, tls: ssl.SSLContext, status: str) -> None:
+    with serving(answering(status, b"why"), tls=tls) as server:
+        got = api.post(endpoint(server.port, pki), PAYLOAD)
+    assert (got.status, got.body) == (int(status[:3]), b"why")
+
+
+@pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
+def test_the_name_of_a_header_has_no_case(pki: Pki, tls: ssl.SSLContext, name: str) -> None:
+    """Load balancers send lower-case names."""
+    with serving(answering("429 Slow down", b"", f"{name}: 7"), answering("200 OK", b"body"), tls=tls) as server:
+        waits: list[float] = []
+        body = api.ask(
+            endpoint(server.port, pki),
+            BODY,
+            repeatable=False,
+            post=api.post,
+            sleep=waits.append,
+            uniform=lambda low, high: low,
+            now=lambda: NOW,
+        )
+    assert body == b"body"
+    assert len(waits) == 1
+    assert waits[0] >= 7
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
+def test_a_redirect_is_not_followed(pki: Pki, tls: ssl.SSLContext, status: str) -> None:
+    with serving(answering("200 OK"), tls=tls) as other:
+        target = f"Location: https://127.0.0.1:{other.port}/"
+        with serving(answering(status, b"", target), tls=tls) as server:
+            got = api.post(endpoint(server.port, pki), PAYLOAD)
+    assert got.status == int(status[:3])
+    assert (len(server.requests), other.requests) == (1, [])
+
+
+# ---- whom it talks to ----
+
+
+@pytest.mark.parametrize(
+    ("names", "dates", "word"),
+    [
+        (("api.example.com",), {}, "mismatch"),
+        ((), {}, "mismatch"),
+        (("127.0.0.1",), {"not_before": NOW - 1000 * DAY, "not_after": NOW - 999 * DAY}, "expired"),
+        (("127.0.0.1",), {"not_before": NOW + 4000 * DAY, "not_after": NOW + 4001 * DAY}, "not yet valid"),
+    ],
+    ids=["another name", "no name", "expired", "of tomorrow"],
+)
+def test_a_certificate_that_is_no_good(pki: Pki, names: tuple[str, ...], dates: dict[str, Any], word: str) -> None:
+    with serving(answering("200 OK"), tls=pki.context(*names, **dates)) as server:
+        kind, error = post_fails(endpoint(server.port, pki))
+    assert (kind, error.code) == ("error", "tls")
+    assert word in error.message
+    assert server.requests == []
+
+
+def test_an_unknown_authority(pki: Pki, tls: ssl.SSLContext) -> None:
+    with serving(answering("200 OK"), tls=tls) as server:
+        kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
+        assert (kind, error.code, "ca_path" in error.message) == ("error", "tls", True)
+        assert server.requests == []
+        assert api.post(endpoint(server.port, pki, ca_path=None, validate_certs=False), PAYLOAD).status == 200
+        kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
+        assert (kind, error.code) == ("error", "tls"), "not validating once must not be remembered"
+
+
+def test_the_variables_of_requests_do_not_weaken_it(
+    pki: Pki, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle is chosen at import; a session must not read another one for one connection."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", pki.ca_path)
+    with serving(answering("200 OK"), tls=tls) as server:
+        assert post_fails(endpoint(server.port, pki, ca_path=None))[1].code == "tls"
+
+
+def test_a_client_certificate(pki: Pki) -> None:
+    context = pki.context("127.0.0.1")
+    context.load_verify_locations(pki.ca_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    now = NOW.now(NOW.tzinfo)
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = make_pair(key, "client", signer=pki.authority, not_before=now - DAY, not_after=now + DAY)
+    with serving(answering("200 OK"), tls=context) as server:
+        where = endpoint(server.port, pki, client_cert=pki.write("client.pem", own))
+        assert api.post(where, PAYLOAD).status == 200
+        assert post_fails(endpoint(server.port, pki))[1].code in ("tls", "unreachable")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ca_path": "/no/such/ca"}, {"client_cert": "/no/such/cert"}, {"ca_path": "/"}, {"ca_path": __file__}]
+)
+def test_files_that_cannot_be_used(pki: Pki, changes: dict[str, str]) -> None:
+    kind, error = post_fails(endpoint(1, pki, **changes))
+    assert (kind, error.code, "ca_path" in error.message) == ("error", "bad_option", True)
+
+
+# ---- connections that fail ----
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def reset(connection: socket.socket, request: bytes = b"") -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def hang(connection: socket.socket, request: bytes) -> None:
+    with suppress(OSError):
+        connection.recv(1)  # until the other side gives up
+
+
+def shout(connection: socket.socket, request: bytes) -> None:
+    """Bytes that are no TLS, in the middle of a TLS connection."""
+    raw = socket.socket(fileno=socket.dup(connection.fileno()))
+    with raw:
+        raw.sendall(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        hang(raw, b"")
+
+
+def send(data: bytes, then: Behavior | None = None) -> Behavior:
+    def behave(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(data)
+        if then is not None:
+            then(connection, request)
+
+    return behave
+
+
+def test_a_connection_that_is_refused(pki: Pki) -> None:
+    kind, error = post_fails(endpoint(closed_port(), pki))
+    assert (kind, error.code) == ("not_sent", "unreachable")
+
+
+def test_a_name_that_does_not_resolve(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert post_fails(endpoint(1, pki, url="https://no.such.host.example/"))[0] == "not_sent"
+
+
+@pytest.mark.parametrize("cut", [lambda connection, request: None, reset], ids=["closed", "reset"])
+def test_a_connection_that_is_cut_before_tls(pki: Pki, cut: Behavior) -> None:
+    """Nothing was sent; whether it is repeated is of less weight than that it is never taken for an answer."""
+    with serving(raw=cut) as server:
+        kind, error = post_fails(endpoint(server.port, pki))
+    assert error.code in ("tls", "unreachable")
+
+
+def test_plain_http_where_tls_is_expected(pki: Pki) -> None:
+    with serving(raw=send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+        kind, error = post_fails(endpoint(server.port, pki))
+    assert (kind, error.code) == ("error", "tls")
+
+
+@pytest.mark.parametrize(
+    ("behavior", "code"),
+    [
+        (lambda connection, request: None, "unreachable"),
+        (reset, "unreachable"),
+        (send(b"HTTP/1.1 200 O"), "unreachable"),
+        (send(b"SSH-2.0-dropbear\r\n\r\n"), "unreachable"),
+        (answering("200 OK", SECRET_BODY, length=len(SECRET_BODY) + 1), "bad_response"),
+        (answering("200 OK", b"", length=10), "bad_response"),
+        (answering("403 Forbidden", b"Device alrea", length=100), "bad_response"),
+        (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"), "bad_response"),
+        (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + SECRET_BODY), "bad_response"),
+        (answering("200 OK", b"no gzip " + SECRET_BODY, "Content-Encoding: gzip"), "bad_response"),
+        (send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", reset), "unreachable"),
+        (shout, "tls"),
+        (send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", shout), "tls"),
+    ],
+    ids=[
+        "closed",
+        "reset",
+        "cut in the head",
+        "no HTTP",
+        "one byte short",
+        "no body",
+        "short refusal",
+        "cut in a chunk",
+        "bad chunk",
+        "bad gzip",
+        "reset in the body",
+        "broken TLS",
+        "broken TLS in the body",
+    ],
+)
+def test_an_answer_that_is_not_whole(pki: Pki, tls: ssl.SSLContext, behavior: Behavior, code: str) -> None:
+    """The request went out: a Thing may have been created, and the caller has to know."""
+    with serving(behavior, tls=tls) as server:
+        kind, error = post_fails(endpoint(server.port, pki))
+    assert (kind, error.code) == ("unknown", code)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("behavior", [hang, send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", hang)])
+def test_an_answer_that_does_not_come(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> None:
+    begin = time.monotonic()
+    with serving(behavior, tls=tls) as server:
+        kind, error = post_fails(endpoint(server.port, pki, timeout=0.1))
+    assert (kind, error.code) == ("unknown", "timeout")
+    assert "0.1 seconds" in error.message
+    assert time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize(
+    "behavior",
+    [
+        answering("200 OK", b"x" * (api.LARGEST_ANSWER + 1)),
+        answering("200 OK", gzip.compress(b"x" * (20 * api.LARGEST_ANSWER)), "Content-Encoding: gzip"),
+        send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (2 * api.LARGEST_ANSWER)),
+    ],
+    ids=["announced", "compressed", "endless"],
+)
+def test_a_huge_answer(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> None:
+    with serving(behavior, tls=tls) as server:
+        kind, error = post_fails(endpoint(server.port, pki))
+    assert (kind, error.code, "1 MiB" in error.message) == ("unknown", "bad_response", True)
+
+
+def test_the_largest_answer(pki: Pki, tls: ssl.SSLContext) -> None:
+    with serving(answering("200 OK", b"x" * api.LARGEST_ANSWER), tls=tls) as server:
+        assert len(api.post(endpoint(server.port, pki), PAYLOAD).body) == api.LARGEST_ANSWER
+
+
+# ---- proxies ----
+
+
+@pytest.fixture
+def tunnel() -> Iterator[Callable[[], Any]]:
+    """A proxy that tunnels one connection after the other to wherever it is asked."""
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        host, port = request.split(b" ")[1].decode().rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=3) as target:
+            connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            for side in (connection, target):
+                side.settimeout(0.02)
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                for source, sink in ((connection, target), (target, connection)):
+                    with suppress(TimeoutError):
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        sink.sendall(data)
+
+    with serving(behave) as proxy:
+        yield lambda: proxy
+
+
+def test_a_proxy_tunnels_and_sees_nothing(pki: Pki, tls: ssl.SSLContext, tunnel: Any) -> None:
+    proxy = tunnel()
+    with serving(answering("200 OK", SECRET_BODY), tls=tls) as server:
+        where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}")
+        assert api.post(where, PAYLOAD).body == SECRET_BODY
+    assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{server.port} ".encode())
+    assert TOKEN.encode() not in b"".join(proxy.requests)
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+def test_the_usual_variables_name_a_proxy(
+    pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    proxy = tunnel()
+    monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+    with serving(answering("200 OK"), tls=tls) as server:
+        api.post(endpoint(server.port, pki), PAYLOAD)
+        assert len(proxy.requests) == 1
+        api.post(endpoint(server.port, pki, proxy=""), PAYLOAD)
+        assert len(proxy.requests) == 1, 'proxy="" uses none'
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        api.post(endpoint(server.port, pki), PAYLOAD)
+        assert len(proxy.requests) == 1, "no_proxy is respected"
+
+
+def test_the_proxy_of_the_order_wins(pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = tunnel()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port()}")
+    with serving(answering("200 OK"), tls=tls) as server:
+        api.post(endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}"), PAYLOAD)
+    assert len(proxy.requests) == 1
+
+
+def test_the_certificate_is_checked_through_a_proxy_too(pki: Pki, tunnel: Any) -> None:
+    proxy = tunnel()
+    with serving(answering("200 OK"), tls=pki.context("api.example.com")) as server:
+        where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}")
+        assert post_fails(where)[1].code == "tls"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
+def test_a_proxy_that_refuses(pki: Pki, status: str) -> None:
+    with serving(answering(status)) as proxy:
+        where = endpoint(closed_port(), pki, proxy=f"http://user:{MQTT_PASSWORD.replace('/', '_')}@127.0.0.1:{proxy.port}")
+        kind, error = post_fails(where)
+    assert (kind, "proxy" in error.message) == ("not_sent", True)
+    assert "PASSWORD" not in error.message
+
+
+def test_a_proxy_that_is_not_there(pki: Pki) -> None:
+    kind, error = post_fails(endpoint(1, pki, proxy=f"http://127.0.0.1:{closed_port()}"))
+    assert (kind, "proxy" in error.message) == ("not_sent", True)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://", "http://:3128", "http://[::1", "http://host:port", "socks5://127.0.0.1:1", "nonsense://x:1", "::"]
+)
+def test_a_proxy_that_cannot_be_used(pki: Pki, proxy: str) -> None:
+    """Nothing was sent, and another try would not change it."""
+    kind, error = post_fails(endpoint(1, pki, proxy=proxy))
+    assert (kind, error.code, "proxy" in error.message) == ("error", "bad_option", True)
+
+
+@pytest.mark.parametrize("url", ["https://", "https://[::1", "https://host:port/", "https://\x00/"])
+def test_a_url_that_cannot_be_used(pki: Pki, url: str) -> None:
+    kind, error = post_fails(endpoint(1, pki, url=url))
+    assert (kind, error.code) == ("error", "bad_option")
+
+
+# ---- without TLS, on loopback ----
+
+
+def test_plain_http_works_for_a_simulator(pki: Pki) -> None:
+    with serving(answering("200 OK", SECRET_BODY)) as server:
+        where = api.Endpoint(f"http://127.0.0.1:{server.port}/ztp", timeout=3)
+        assert api.post(where, PAYLOAD).body == SECRET_BODY
