@@ -195,17 +195,17 @@ tidy() { # the last generation that became current before this run, if any; the 
             [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
         done
         passed=${1:-none}
-        for generation in $(generations); do
-            if [ "$passed" = none ] && [ "$generation" != "${2:-}" ]; then rm -rf "generations/$generation"; fi
-            [ "$generation" != "$passed" ] || passed=none
+        for candidate in $(generations); do
+            if [ "$passed" = none ] && [ "$candidate" != "${2:-}" ]; then rm -rf "generations/$candidate"; fi
+            [ "$candidate" != "$passed" ] || passed=none
         done
     fi
     surplus=$((-request_keep - 1))
-    for generation in $(generations); do surplus=$((surplus + 1)); done
-    for generation in $(generations); do
+    for candidate in $(generations); do surplus=$((surplus + 1)); done
+    for candidate in $(generations); do
         [ "$surplus" -gt 0 ] || break
         surplus=$((surplus - 1))
-        rm -rf "generations/$generation"
+        rm -rf "generations/$candidate"
     done
 }
 

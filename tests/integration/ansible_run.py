@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs real playbooks in tests and returns what they did."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+PROVISION = "thingstream.ztp.provision"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: exit status, all output, and the last result of each host (with ``status`` in it)."""
+
+    status: int
+    output: str
+    hosts: Mapping[str, Mapping[str, Any]]
+
+    def values(self, name: str) -> dict[str, Any]:
+        """Host to one value of its result."""
+        return {host: result.get(name) for host, result in sorted(self.hosts.items())}
+
+
+def write_inventory(path: Path, hosts: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]) -> Path:
+    """Write an inventory of the given host variables; local connections unless ``common`` says otherwise."""
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **common}
+    path.write_text(yaml.safe_dump({"all": {"vars": plain(variables), "hosts": plain(hosts)}}))
+    return path
+
+
+def plain(value: Any) -> Any:
+    """Turn paths in nested data into texts."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def run_playbook(
+    work: Path,
+    inventory: Path,
+    *arguments: str,
+    playbook: str = PROVISION,
+    environment: Mapping[str, str] | None = None,
+    collections: Path = PROJECT / ".cache",
+    seconds: float = 180,
+) -> Run:
+    """Run ``ansible-playbook`` in ``work`` with nothing but the given settings from outside."""
+    results = work / "results.jsonl"
+    results.unlink(missing_ok=True)
+    inherited = {name: os.environ[name] for name in ("PATH", "LANG", "CI") if name in os.environ}
+    run = subprocess.run(
+        [f"{sys.prefix}/bin/ansible-playbook", playbook, "-i", str(inventory), *arguments],
+        cwd=work,
+        env={
+            **inherited,
+            "HOME": str(work),
+            "ANSIBLE_HOME": str(work / "ansible_home"),
+            "ANSIBLE_COLLECTIONS_PATH": str(collections),
+            "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests" / "integration" / "callback_plugins"),
+            "ANSIBLE_CALLBACKS_ENABLED": "results",
+            "ANSIBLE_FORKS": "10",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_NOCOLOR": "1",
+            "TEST_RESULTS": str(results),
+            **(environment or {}),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    hosts: dict[str, dict[str, Any]] = {}
+    for line in results.read_text().splitlines() if results.exists() else []:
+        entry = json.loads(line)
+        hosts[entry["host"]] = {**entry["result"], "status": entry["status"]}
+    return Run(run.returncode, run.stdout, hosts)
