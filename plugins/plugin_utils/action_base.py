@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -54,6 +55,11 @@ class ZtpActionBase(ActionBase):
             raise ProvisioningError(
                 "gateway_unsupported",
                 f"The connection {self._connection.transport} cannot carry standard input: use ssh or local.",
+            )
+        if secret and C.DEFAULT_DEBUG:
+            raise ProvisioningError(
+                "gateway_unsupported",
+                "With ANSIBLE_DEBUG set, Ansible would print the installed response that must be read: run without it.",
             )
         no_log = self._play_context.no_log
         # at -vvv the ssh connection prints what a command answers, unless told not to

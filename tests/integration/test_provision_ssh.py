@@ -125,7 +125,9 @@ def test_the_pair_belongs_together(empty_gateways: Fleet, settings: dict[str, An
         record = json.loads((directory / "thing.json").read_text())
         fingerprint = openssl("x509", "-noout", "-fingerprint", "-sha256", "-in", str(directory / "client.crt"))
         assert fingerprint.strip().split("=")[1].replace(":", "").lower() == record["fingerprint_sha256"]
-        assert f"CN = {record['client_id']}" in openssl("x509", "-noout", "-subject", "-in", str(directory / "client.crt"))
+        assert f"CN = {record['client_id']}" in openssl(
+            "x509", "-noout", "-subject", "-in", str(directory / "client.crt")
+        )
         moduli.add(certificate)
     assert len(moduli) == len(HOSTS)
 

@@ -12,6 +12,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from cryptography import x509
 from simulator import client
 from simulator.__main__ import main
 from simulator.client import RunningSimulator
+from simulator.server import is_loopback
+from simulator.store import Store, set_setting, setting
 
 TESTS = Path(client.__file__).parents[1]
 LIVE = {"service": "pointperfect-live"}
@@ -77,6 +80,23 @@ def test_simultaneous_calls_create_one_thing(simulator: RunningSimulator) -> Non
     assert "privateKey" in bodies.pop()
     assert len(simulator.things(hardware_id="concurrent")) == 1
     assert len(simulator.requests(hardware_id="concurrent", status=200)) == 24
+
+
+def test_transactions_do_not_interleave(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / "state.db") for _ in range(2)]
+
+    def increment(store: Store) -> None:
+        with store.transaction() as connection:
+            before = float(setting(connection, "clock_offset"))
+            time.sleep(0.05)
+            set_setting(connection, "clock_offset", before + 1)
+
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(increment, stores * 2))
+    with stores[0].transaction() as connection:
+        assert float(setting(connection, "clock_offset")) == 4
+    for store in stores:
+        store.close()
 
 
 def test_another_process_may_write_meanwhile(simulator: RunningSimulator) -> None:
@@ -198,10 +218,28 @@ def test_init_is_idempotent(tmp_path: Path) -> None:
     assert {name: (tmp_path / "new" / name).read_bytes() for name in files} == files
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.com", "::"])
-def test_only_this_machine_is_served(tmp_path: Path, host: str) -> None:
-    refused = run("serve", tmp_path / "never", "--host", host)
-    assert "not a loopback address" in str(refused.code)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.com", "::", "::ffff:192.0.2.1"])
+def test_other_addresses_are_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+def test_only_this_machine_is_served(tmp_path: Path) -> None:
+    # In a process of its own, with a time limit: a server that did start would not come back.
+    refused = subprocess.run(
+        [sys.executable, "-m", "simulator", "serve", str(tmp_path / "never"), "--host", "0.0.0.0"],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "not a loopback address" in refused.stderr
     assert not (tmp_path / "never").exists()
 
 
