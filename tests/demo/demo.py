@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows the main job: a simulator of the platform, a fleet of directories on this machine, and the playbook `provision`.
+"""Shows the main job: a simulator of the platform, a fleet of directories here, and the playbook `provision`.
 
 Needs neither root nor a token nor a network beyond loopback. Everything it writes is below `.cache/demo`.
 """
@@ -57,7 +57,7 @@ def main() -> int:
         complete &= provision(FLEET)
         print(f"\nrequests at the platform: {len(simulator.requests())}")
 
-        title("The private key of rover-2 is damaged and that of tracker-2 made readable for everybody; a third run repairs")
+        title("The key of rover-2 is damaged, the password of tracker-2 readable for everybody: a run repairs both")
         key = current("rover-2") / "client.key"
         key.write_text("damaged")
         (current("tracker-2") / "credentials.env").chmod(0o644)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES
 from integration.ansible_run import Run, run_playbook, write_inventory
 from simulator.client import RunningSimulator
 
@@ -204,8 +205,6 @@ def test_messages_end_as_sentences_and_hold_no_response(run: tuple[Run, RunningS
 
 def test_every_error_code_is_documented() -> None:
     """Each code has a section in the troubleshooting page, and the page has no other."""
-    from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES
-
     page = (PROJECT / "docs" / "troubleshooting.md").read_text()
     documented = [line[3:].strip().strip("`") for line in page.splitlines() if line.startswith("## `")]
     assert sorted(documented) == sorted(ERROR_CODES)

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,11 @@ def settings(simulator: RunningSimulator, platform: dict[str, Any]) -> dict[str,
 
 
 @pytest.fixture
-def empty_gateways(gateways: Fleet) -> Iterator[Fleet]:
+def empty_gateways(gateways: Fleet) -> Fleet:
     """The gateways, without anything that another test has installed."""
     for host in HOSTS:
         shutil.rmtree(gateways.root(host) / "etc" / "thingstream", ignore_errors=True)
-    yield gateways
+    return gateways
 
 
 def provision(gateways: Fleet, settings: dict[str, Any], work: Path, *arguments: str, **options: Any) -> Run:
@@ -176,7 +175,7 @@ def test_drift_and_damage_are_repaired_without_the_platform(
 def test_a_gateway_that_vanishes_finds_its_response_in_escrow(
     empty_gateways: Fleet, settings: dict[str, Any], simulator: RunningSimulator, tmp_path: Path
 ) -> None:
-    """The directory becomes unwritable between the request and the installation, on a gateway whose user is not root."""
+    """The path becomes unwritable between request and installation, on a gateway whose user is not root."""
     path = empty_gateways.root("gw1") / "home/operator/credentials"
     shutil.rmtree(path.parent / "credentials", ignore_errors=True)
     here = {"ansible_user": "operator", "thingstream_gateway_path": "/home/operator/credentials"}

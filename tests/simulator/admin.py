@@ -14,7 +14,7 @@ from simulator import faults, pki, profiles, request_log, things
 from simulator.faults import Fault, WaitingFault
 from simulator.profiles import Profile, ProfileSettings, Service
 from simulator.request_log import LoggedRequest
-from simulator.schemas import NotFound
+from simulator.schemas import Refusal
 from simulator.store import Store, set_setting, setting
 from simulator.things import Status, Thing
 
@@ -71,7 +71,7 @@ class Settings(BaseModel):
 
 def router(store: Store) -> APIRouter:
     """Return the routes of the interface on `store`."""
-    routes = APIRouter(prefix=PREFIX, tags=["simulator only"])
+    routes = APIRouter(prefix=PREFIX, tags=["simulator only"], responses={400: {"model": Refusal}})
     _add_observation(routes, store)
     _add_control(routes, store)
     return routes
@@ -119,12 +119,12 @@ def _add_observation(routes: APIRouter, store: Store) -> None:
         with store.transaction() as connection:
             return things.select(connection, service=service, hardware_id=hardware_id, profile=profile, status=status)
 
-    @routes.post("/things/{identity}/activate", response_model=PublicThing, responses={404: {"model": NotFound}})
+    @routes.post("/things/{identity}/activate", response_model=PublicThing, responses={404: {"model": Refusal}})
     def activate(identity: str) -> Thing:
         """Activate a Thing, as somebody would in the portal."""
         return _set_status(store, identity, "active")
 
-    @routes.post("/things/{identity}/deactivate", response_model=PublicThing, responses={404: {"model": NotFound}})
+    @routes.post("/things/{identity}/deactivate", response_model=PublicThing, responses={404: {"model": Refusal}})
     def deactivate(identity: str) -> Thing:
         """Deactivate a Thing, as somebody would in the portal."""
         return _set_status(store, identity, "deactivated")
@@ -139,7 +139,7 @@ def _add_control(routes: APIRouter, store: Store) -> None:
         with store.transaction() as connection:
             return profiles.every(connection)
 
-    @routes.put("/profiles/{name}", responses={409: {"model": NotFound}})
+    @routes.put("/profiles/{name}", responses={409: {"model": Refusal}})
     def put_profile(name: Annotated[str, Path(min_length=1)], settings: ProfileSettings) -> Profile:
         """Add or replace a device profile."""
         try:

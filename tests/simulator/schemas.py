@@ -98,8 +98,8 @@ class Errors(BaseModel):
     errors: list[str]
 
 
-class NotFound(BaseModel):
-    """No such resource, in the words of the web framework."""
+class Refusal(BaseModel):
+    """Why the simulator's own interface refused a request."""
 
     detail: str
 

@@ -74,7 +74,8 @@ class Store:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection inside a transaction that no other thread or process can interleave with.
 
-        Taking the write lock at the start is what makes two simultaneous requests for one hardware ID create one Thing.
+        Taking the write lock at the start, not at the first write, keeps what was read true until the end: two
+        simultaneous requests for one hardware ID create one Thing.
         """
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
