@@ -61,15 +61,16 @@ class ZtpActionBase(ActionBase):
                 "gateway_unsupported",
                 "With ANSIBLE_DEBUG set, Ansible would print the installed response that must be read: run without it.",
             )
-        no_log = self._play_context.no_log
-        # at -vvv the ssh connection prints what a command answers, unless told not to
-        self._play_context.no_log = no_log or secret
+        # At -vvv the ssh connection prints what a command answers, unless its own context says otherwise.
+        context = self._connection._play_context
+        no_log = context.no_log
+        context.no_log = no_log or secret
         try:
             answer = self._low_level_execute_command(command, in_data=standard_input)
         except AnsibleConnectionFailure as error:
             raise GatewayUnreachable(str(error)) from None
         finally:
-            self._play_context.no_log = no_log
+            context.no_log = no_log
         return answer["rc"], answer["stdout"], answer["stderr"]
 
     def _validated(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
