@@ -212,6 +212,21 @@ def test_a_gateway_that_vanishes_finds_its_response_in_escrow(
     assert list((tmp_path / "escrow").iterdir()) == []
 
 
+@pytest.mark.parametrize("program", ["sha256sum", "tar"])
+def test_a_gateway_without_a_necessary_program(
+    empty_gateways: Fleet, settings: dict[str, Any], simulator: RunningSimulator, tmp_path: Path, program: str
+) -> None:
+    path = empty_gateways.root("gw1") / "usr/bin" / program
+    path.rename(path.with_name("hidden"))
+    try:
+        run = provision(empty_gateways, settings, tmp_path, "--limit", "gw1")
+    finally:
+        path.with_name("hidden").rename(path)
+    assert run.values("error_code") == {"gw1": "gateway_unsupported"}, run.output
+    assert program in run.hosts["gw1"]["msg"]
+    assert simulator.requests() == []
+
+
 def test_no_host_is_a_success(gateways: Fleet, settings: dict[str, Any], tmp_path: Path) -> None:
     empty = tmp_path / "empty.yml"
     empty.write_text("all:\n  hosts: {}\n")

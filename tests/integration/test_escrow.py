@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An answer that cannot be used yet is kept, encrypted where the run has a vault secret, and used by the next run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.ansible_run import Run, run_playbook, write_inventory
+from simulator.client import RunningSimulator
+
+FIELD_MAP = '{"thingstream_gateway_field_map": {"username": "login.name", "password": "login.pass"}}'
+
+
+class Attempt:
+    """Runs over one CloudLocate gateway whose answer has names that nobody expects."""
+
+    def __init__(self, simulator: RunningSimulator, platform: dict[str, Any], work: Path) -> None:
+        renamed = {"username": "login.name", "password": "login.pass"}
+        token = simulator.put_profile("escrow", service="cloudlocate", simulator={"field_names": renamed})
+        options = {"service": "cloudlocate", "token": token, "hardware_id": "escrow", "path": work / "one"}
+        hosts = {"one": {f"thingstream_gateway_{name}": value for name, value in options.items()}}
+        self.inventory = write_inventory(work / "inventory.yml", hosts, platform)
+        self.work = work
+        self.vault = work / "vault-password"
+        self.vault.write_text("correct horse")
+
+    def run(self, *arguments: str) -> Run:
+        return run_playbook(self.work, self.inventory, *arguments)
+
+    @property
+    def kept(self) -> bytes:
+        (entry,) = (self.work / "escrow").iterdir()
+        assert entry.stat().st_mode & 0o777 == 0o600
+        return entry.read_bytes()
+
+
+@pytest.fixture
+def attempt(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -> Attempt:
+    return Attempt(simulator, platform, tmp_path)
+
+
+def test_an_answer_waits_for_a_field_map(attempt: Attempt, simulator: RunningSimulator) -> None:
+    run = attempt.run()
+    assert run.values("error_code") == {"one": "missing_field"}
+    assert "login.name" in run.hosts["one"]["msg"]
+    assert "not encrypted" in run.output
+    assert attempt.kept.startswith(b"{")
+    assert attempt.run().values("error_code") == {"one": "missing_field"}
+    assert attempt.run("-e", FIELD_MAP, "--check").values("action") == {"one": "created"}
+    assert attempt.run("-e", FIELD_MAP).values("action") == {"one": "created"}
+    assert list((attempt.work / "escrow").iterdir()) == []
+    assert len(simulator.requests()) == 1  # every request would be another Thing
+    assert attempt.run("-e", FIELD_MAP).values("changed") == {"one": False}
+
+
+def test_with_a_vault_secret_the_escrow_is_encrypted(attempt: Attempt, simulator: RunningSimulator) -> None:
+    secret = ("--vault-password-file", str(attempt.vault))
+    run = attempt.run(*secret)
+    assert run.values("error_code") == {"one": "missing_field"}
+    assert "not encrypted" not in run.output
+    assert attempt.kept.startswith(b"$ANSIBLE_VAULT;")
+    without = attempt.run("-e", FIELD_MAP)
+    assert without.values("error_code") == {"one": "escrow_failed"}
+    assert "Vault" in without.hosts["one"]["msg"]
+    attempt.vault.write_text("wrong horse")
+    assert attempt.run("-e", FIELD_MAP, *secret).values("error_code") == {"one": "escrow_failed"}
+    attempt.vault.write_text("correct horse")
+    assert attempt.run("-e", FIELD_MAP, *secret).values("action") == {"one": "created"}
+    assert len(simulator.requests()) == 1
