@@ -9,6 +9,7 @@ Private to the collection.
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +27,7 @@ try:
     import requests
     import requests.adapters
     import requests.utils
-    from urllib3.exceptions import NewConnectionError
+    from urllib3.exceptions import DecodeError, HTTPError, LocationValueError, ReadTimeoutError
 except ImportError as error:
     REQUESTS_MISSING: ImportError | None = error
     CA_BUNDLE = ""
@@ -137,7 +139,7 @@ def ask(
         if not again or attempt == endpoint.retries:
             raise error
         backoff = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
-        sleep(wait if wait is not None else uniform(backoff / 2, backoff))
+        sleep(min(uniform(wait, wait + backoff), LONGEST_WAIT) if wait is not None else uniform(backoff / 2, backoff))
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -202,7 +204,7 @@ def _retry_after(answer: Answer, now: datetime) -> float | None:
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -320,72 +322,81 @@ def post(endpoint: Endpoint, payload: bytes) -> Answer:
             """The context verifies."""
 
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    body = io.BytesIO(payload)  # tells afterwards whether anything of it was sent
     try:
-        request = requests.Request("POST", endpoint.url, data=payload, headers=headers).prepare()
-        if endpoint.proxy is None:
-            proxies = requests.utils.get_environ_proxies(endpoint.url)
-        else:
-            proxies = {"http": endpoint.proxy, "https": endpoint.proxy} if endpoint.proxy else {}
+        request = requests.Request("POST", endpoint.url, data=body, headers=headers).prepare()
     except (requests.exceptions.RequestException, ValueError):
-        raise ProvisioningError("bad_option", "api_url or proxy is not a URL that can be used.") from None
+        raise ProvisioningError("bad_option", "api_url is not a URL that can be used.") from None
+    if endpoint.proxy is None:
+        proxies = requests.utils.get_environ_proxies(endpoint.url)
+    else:
+        proxies = {"http": endpoint.proxy, "https": endpoint.proxy} if endpoint.proxy else {}
     with requests.Session() as session:
         session.mount("https://", Adapter())
         try:
             with session.send(
                 request, timeout=endpoint.timeout, allow_redirects=False, stream=True, proxies=proxies
-            ) as answer:
-                body = answer.raw.read(LARGEST_ANSWER + 1, decode_content=True)
-                status, answer_headers = answer.status_code, dict(answer.headers)
+            ) as response:
+                content = response.raw.read(LARGEST_ANSWER + 1, decode_content=True)
+                answer = Answer(response.status_code, response.headers, content)
         except Exception as error:
-            raise _meaning(error, endpoint) from None
-    if len(body) > LARGEST_ANSWER:
-        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer is longer than 1 MiB.", status))
-    return Answer(status, answer_headers, body)
+            raise _meaning(error, endpoint, sent=body.tell() > 0) from None
+    if len(answer.body) > LARGEST_ANSWER:
+        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer is longer than 1 MiB.", answer.status))
+    if not answer.body and "Content-Length" not in answer.headers:  # cut within its head
+        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer ended before it was whole.", answer.status))
+    return answer
 
 
-def _meaning(error: Exception, endpoint: Endpoint) -> Exception:
+def _meaning(error: Exception, endpoint: Endpoint, sent: bool) -> Exception:
     """What an exception of the HTTP library means for the request; its text is dropped, it may quote a URL."""
-    host = urlsplit(endpoint.url).netloc
-    failures = requests.exceptions
-    if isinstance(error, failures.SSLError):
+    problem = _problem(error, endpoint, sent)
+    if problem is None:
+        return error
+    if sent:
+        return OutcomeUnknown(problem)
+    # only a connection that never came about is worth another try
+    return NotSent(problem.message) if problem.code == "unreachable" else problem
+
+
+def _problem(error: Exception, endpoint: Endpoint, sent: bool) -> ProvisioningError | None:
+    host, failures = urlsplit(endpoint.url).netloc, requests.exceptions
+    if isinstance(error, (failures.InvalidURL, failures.InvalidSchema, LocationValueError)):
+        return ProvisioningError("bad_option", "api_url or proxy is not a URL that can be used.")
+    if isinstance(error, failures.ProxyError):
+        return ProvisioningError(
+            "unreachable", "The proxy cannot be reached or refused the connection: see proxy and HTTPS_PROXY."
+        )
+    if isinstance(error, failures.SSLError) or _find(error, ssl.SSLError) is not None:
         return ProvisioningError(
             "tls",
             f"The TLS connection to {host} failed: {_tls_reason(error)}. Name the CA that signed its certificate with "
             "ca_path, and compare the host name in api_url with the certificate.",
         )
-    if isinstance(error, failures.InvalidURL):
-        return ProvisioningError("bad_option", "api_url is not a URL that can be used.")
-    if isinstance(error, failures.ProxyError):
-        return NotSent("The proxy cannot be reached or refused the connection: see proxy and HTTPS_PROXY.")
-    if isinstance(error, failures.ConnectTimeout) or _find(error, NewConnectionError) is not None:
-        return NotSent(f"Cannot connect to {host}: check the network of the controller, api_url and proxy.")
-    if isinstance(error, failures.Timeout) or _find(error, TimeoutError) is not None:
-        return OutcomeUnknown(
-            ProvisioningError("timeout", f"{host} did not answer within {endpoint.timeout:g} seconds: see timeout.")
+    if not isinstance(error, (failures.RequestException, HTTPError, OSError)):
+        return None
+    if not sent:
+        return ProvisioningError(
+            "unreachable", f"Cannot connect to {host}: check the network of the controller, api_url and proxy."
         )
-    if _find(error, ssl.SSLError) is not None:
-        return ProvisioningError("tls", f"The TLS connection to {host} failed: {_tls_reason(error)}.")
-    text = f"{type(error).__name__} {error}"
-    if "IncompleteRead" in text or "InvalidChunkLength" in text or "DecodeError" in text:
-        return OutcomeUnknown(ProvisioningError("bad_response", f"The answer of {host} ended before it was whole."))
-    if isinstance(error, (failures.RequestException, OSError)) or type(error).__module__.startswith("urllib3"):
-        return OutcomeUnknown(
-            ProvisioningError("unreachable", f"The connection to {host} broke after the request was sent.")
-        )
-    return error
+    if _find(error, (TimeoutError, failures.Timeout, ReadTimeoutError)) is not None:
+        return ProvisioningError("timeout", f"{host} did not answer within {endpoint.timeout:g} seconds: see timeout.")
+    if _find(error, (IncompleteRead, DecodeError)) is not None:
+        return ProvisioningError("bad_response", f"The answer of {host} ended before it was whole.")
+    return ProvisioningError("unreachable", f"The connection to {host} broke after the request was sent.")
 
 
-def _find(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+def _find(error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]) -> BaseException | None:
     """Looks through what an exception wraps, as urllib3 and requests nest them."""
-    pending: list[Any] = [error]
-    for _step in range(12):
-        if not pending:
-            break
+    pending: list[BaseException] = [error]
+    seen: set[int] = set()
+    while pending:
         candidate = pending.pop(0)
         if isinstance(candidate, kind):
             return candidate
-        if isinstance(candidate, BaseException):
-            pending += [*candidate.args, getattr(candidate, "reason", None), candidate.__cause__, candidate.__context__]
+        seen.add(id(candidate))
+        wrapped = (*candidate.args, getattr(candidate, "reason", None), candidate.__cause__, candidate.__context__)
+        pending += [inner for inner in wrapped if isinstance(inner, BaseException) and id(inner) not in seen]
     return None
 
 

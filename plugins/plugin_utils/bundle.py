@@ -8,6 +8,8 @@ Private to the collection.
 from __future__ import annotations
 
 import base64
+import binascii
+import contextlib
 import hashlib
 import json
 import re
@@ -45,8 +47,9 @@ def broker_ca(bundle: str) -> str:
     :raises ProvisioningError: ``bad_option`` if it is not in there.
     """
     for match in _PEM_CERTIFICATE.finditer(bundle):
-        if digest(base64.b64decode(match.group(1))) == _AMAZON_ROOT_CA_1_SHA256:
-            return match.group(0)
+        with contextlib.suppress(binascii.Error):
+            if digest(base64.b64decode(match.group(1))) == _AMAZON_ROOT_CA_1_SHA256:
+                return match.group(0)
     raise ProvisioningError(
         "bad_option", "The CA bundle of the controller does not hold Amazon Root CA 1: set broker_ca_path."
     )
@@ -158,7 +161,7 @@ def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
         "SERVICE": credentials.service,
         "CLIENT_ID": credentials.client_id,
         "HOST": credentials.host,
-        "PORT": credentials.port if credentials.host else None,
+        "PORT": credentials.port,
         "USERNAME": credentials.username,
         "PASSWORD": credentials.password,
         "CERTIFICATE": f"{current}/client.crt" if has_pair else None,
@@ -168,7 +171,7 @@ def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
         "KEY_CURRENT": credentials.keys_current.value if credentials.keys_current else None,
         "KEY_NEXT": credentials.keys_next.value if credentials.keys_next else None,
         "NTRIP_HOST": credentials.ntrip_host,
-        "NTRIP_PORT": credentials.ntrip_port if credentials.ntrip_host else None,
+        "NTRIP_PORT": credentials.ntrip_port,
         "NTRIP_TLS_PORT": credentials.ntrip_tls_port,
         "NTRIP_MOUNTPOINT": credentials.ntrip_mountpoint,
         "NTRIP_USERNAME": credentials.ntrip_username,

@@ -171,7 +171,7 @@ def extract(response: Mapping[str, Any], service: Service, field_map: Mapping[st
         for expression in (field_map[name],) if name in field_map else service.fields.get(name, ()):
             try:
                 value = jmespath.search(expression, response)
-            except JMESPathError:
+            except (JMESPathError, ValueError):
                 continue  # a function that does not take what arrived: the same as nothing found
             if value not in (None, "", {}, []):
                 fields[name] = value
@@ -226,14 +226,14 @@ def check(
         delivery=tuple(way for way, delivers in delivered.items() if delivers),
         **texts,
         host=host,
-        port=port_of_host or _port("port", fields),
+        port=(port_of_host or _port("port", fields)) if host else None,
         certificate=certificate,
         private_key=private_key,
         subscriptions=_subscriptions(fields.get("subscriptions", ())),
         keys_current=_dynamic_key("keys_current", fields),
         keys_next=_dynamic_key("keys_next", fields),
         ntrip_host=ntrip_host,
-        ntrip_port=ntrip_port_of_host or _port("ntrip_port", fields),
+        ntrip_port=(ntrip_port_of_host or _port("ntrip_port", fields)) if ntrip_host else None,
         ntrip_tls_port=_port("ntrip_tls_port", fields),
         not_before=not_before,
         not_after=not_after,

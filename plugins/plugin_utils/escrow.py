@@ -44,9 +44,10 @@ def location(directory: str, service: str, hardware_id: str | None, given_name: 
     return Path(directory).expanduser() / f"{service}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.escrow"
 
 
-def prepare(path: Path) -> None:
+def prepare(path: Path, encrypt: Cipher | None = None) -> None:
     """Makes sure, before the API is asked, that a response can be kept.
 
+    :param encrypt: as for ``store``; tried once.
     :raises ProvisioningError: ``escrow_failed``.
     """
     try:
@@ -63,6 +64,8 @@ def prepare(path: Path) -> None:
         raise ProvisioningError(
             "escrow_failed", f"The escrow directory {path.parent} is not writable: see escrow_path."
         )
+    if encrypt is not None:
+        encrypt(b"")
 
 
 def store(path: Path, entry: Entry, encrypt: Cipher | None) -> None:
@@ -81,12 +84,13 @@ def store(path: Path, entry: Entry, encrypt: Cipher | None) -> None:
             "response": base64.b64encode(entry.response).decode(),
         }
     ).encode()
+    content = encrypt(clear) if encrypt else clear
     temporary = None
     try:
         # mkstemp makes the file 0600 from its first moment
         descriptor, temporary = tempfile.mkstemp(prefix=".escrow-", dir=path.parent)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(encrypt(clear) if encrypt else clear)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -122,7 +126,7 @@ def load(path: Path, decrypt: Cipher) -> Entry | None:
             received_at=received_at,
             response=base64.b64decode(entry["response"], validate=True),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # without a cause, which could carry what was decrypted
         raise ProvisioningError(
             "escrow_failed",

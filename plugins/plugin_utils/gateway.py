@@ -32,12 +32,15 @@ Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
 
 SCRIPT = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
 LONGEST_PATH = 512  # bytes; every argument together stays far below the 9,000 that dropbear takes
+LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters
+LARGEST_TAR_ID = 0o7777777
 LEAST_FREE_KIB = 256  # a bundle is about 20 KiB
 
 _GENERATION = re.compile(r"[0-9]{6}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_MODE = re.compile(r"[a-zA-Z-][rwxsStT-]{9}[+.@]?")
 _IDENTITY = re.compile(r"uid=(\d+)(?:\(([^)]*)\))? gid=\d+")
 _GROUPS = re.compile(r"(\d+)(?:\(([^)]*)\))?")
 
@@ -324,16 +327,18 @@ def _stream(script: str, files: Mapping[str, File], held: Held, modified_at: dat
         ("digests", File(digests.encode(), 0o600)),
         *((f"files/{name}", file) for name, file in files.items()),
     ]
+    # only root gives files away while unpacking, and then to itself; the format has no room for large numbers
+    user_id = held.user_id if held.user_id <= LARGEST_TAR_ID else 0
     buffer = io.BytesIO()
     # The plainest format, which every tar reads. Files belong to whoever runs the commands until gateway.sh gives
     # them to their owner.
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         directory = tarfile.TarInfo("files")
-        directory.type, directory.mode, directory.uid = tarfile.DIRTYPE, 0o700, held.user_id
+        directory.type, directory.mode, directory.uid = tarfile.DIRTYPE, 0o700, user_id
         archive.addfile(directory)
         for name, file in members:
             member = tarfile.TarInfo(name)
-            member.size, member.mode, member.uid = len(file.content), file.mode, held.user_id
+            member.size, member.mode, member.uid = len(file.content), file.mode, user_id
             member.mtime = modified_at.timestamp()
             archive.addfile(member, io.BytesIO(file.content))
     return buffer.getvalue()
@@ -357,7 +362,9 @@ def _run(execute: Execute, request: str, secret: bool = False) -> list[str]:
 
 def _answer(output: str) -> list[str]:
     """The lines between ``begin`` and the last ``end``; whatever a login shell prints around them is dropped."""
-    _before, begin, rest = output.replace("\r\n", "\n").partition("begin 1\n")
+    if "begin 1\r\n" in output:  # a terminal in between
+        output = output.replace("\r\n", "\n")
+    _before, begin, rest = output.partition("begin 1\n")
     lines = rest.split("\n")
     while begin and lines:
         if lines.pop() == "end":
@@ -437,15 +444,15 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
     return Held(
         path=path,
         user_id=int(user.group(1)),
-        user_name=user.group(2) or user.group(1),
+        user_name=_readable(user.group(2) or user.group(1))[:LONGEST_NAME],
         groups={
-            int(number): name or number
+            int(number): _readable(name or number)[:LONGEST_NAME]
             for number, name in _GROUPS.findall(identity.partition(" gid=")[2].partition(" context=")[0])
         },
         owner_id=_number(values.get("owner_id")),
         group_id=_number(values.get("group_id")),
         ancestors=[(name, listing[name]) for name in _ancestors(path) if name in listing],
-        missing_tools=tuple(map(_readable, values.get("missing", ()))),
+        missing_tools=tuple(map(_readable, values.get("missing", [])[:16])),
         not_writable=_readable(values["not_writable"][0]) if "not_writable" in values else None,
         free_kib=_free_kib(values.get("@space", ())),
         current=current,
@@ -465,6 +472,8 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
 def _listed(line: str) -> tuple[str, Attributes]:
     """One line of ``ls -ldn``; the mode loses the mark that some systems append for an ACL or a security context."""
     mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
+    if not _MODE.fullmatch(mode):
+        raise ValueError("not a mode")
     return name.split(" -> ", 1)[0], Attributes(mode.rstrip("+.@"), int(owner), int(group))
 
 
@@ -518,11 +527,11 @@ def _digests(lines: Sequence[str]) -> list[tuple[str, str]]:
 def _free_kib(lines: Sequence[str]) -> int | None:
     """The fourth column of ``df -P``; where that cannot be read, the writing will tell."""
     columns = lines[-1].split() if lines else []
-    return int(columns[3]) if len(columns) > 3 and columns[3].isdigit() else None
+    return _number(columns[3:4])
 
 
 def _number(values: Sequence[str] | None) -> int | None:
-    return int(values[0]) if values and values[0].isdigit() else None
+    return int(values[0]) if values and re.fullmatch(r"[0-9]{1,18}", values[0]) else None
 
 
 def _sections(lines: Sequence[str], keyword: str) -> list[tuple[str, list[str]]]:

@@ -21,7 +21,7 @@ def describe(
 
     :param now: aware; days are counted from it.
     """
-    record = _readable(held.record)
+    record = policy.readable(held.record)
     digests = record["files"] if record else {}
     modes = bundle.file_modes(record, secret_mode, public_mode) if record else {}
     return {
@@ -29,7 +29,9 @@ def describe(
         "present": held.current is not None,
         "generation": held.current,
         "thing": record,
-        "generations": [{"name": name, "thing": _readable(thing)} for name, thing in sorted(held.generations.items())],
+        "generations": [
+            {"name": name, "thing": policy.readable(thing)} for name, thing in sorted(held.generations.items())
+        ],
         "damaged": sorted(name for name, digest in digests.items() if held.digests.get(name) != digest)
         if record
         else ["thing.json"] * (held.current is not None),
@@ -39,10 +41,6 @@ def describe(
         "keys_expire_days": _days(record, "keys_expire_at", now),
         "age_days": _days(record, "issued_at", now, past=True),
     }
-
-
-def _readable(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return record if record and policy.is_readable(record) else None
 
 
 def _days(record: Mapping[str, Any] | None, name: str, now: datetime, past: bool = False) -> float | None:

@@ -58,7 +58,7 @@ class Wanted:
 class State:
     """What the policy needs to know of a gateway, compared already with what its record says.
 
-    :param record: the record, or ``None`` where there is no current generation with one.
+    :param record: the record, or ``None`` where there is none.
     :param present: whether there is a current generation at all.
     :param damaged: names of files that are missing or whose content is not what the record says.
     :param response_intact: whether the installed raw response is what the record says.
@@ -81,6 +81,20 @@ class Decision:
 
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_TEXTS = (
+    "hardware_id",
+    "given_name",
+    "client_id",
+    "host",
+    "ntrip_host",
+    "ntrip_mountpoint",
+    "fingerprint_sha256",
+    "identity_sha256",
+)
+_LONGEST_DAYS = 36500
+_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+_LATEST = datetime.max.replace(tzinfo=timezone.utc)
 
 Check = Callable[[Mapping[str, Any], Wanted, datetime], bool]
 
@@ -89,13 +103,13 @@ def decide(state: State, wanted: Wanted, now: datetime) -> Decision:
     """Takes the first reason of the chain that applies.
 
     :param now: aware.
-    :raises ProvisioningError: ``bad_option`` if ``renew_before`` cannot be read.
+    :raises ProvisioningError: as ``check_wanted``.
     """
-    share_or_days(wanted.renew_before)
-    record = state.record
+    check_wanted(wanted)
+    record = readable(state.record)
     if not state.present:
         return Decision("absent", "ask")
-    if record is None or not is_readable(record):
+    if record is None:
         return Decision("damaged", "ask")
     asking = next((reason for reason, applies in CHAIN if applies(record, wanted, now)), None)
     if state.damaged:
@@ -111,20 +125,37 @@ def decide(state: State, wanted: Wanted, now: datetime) -> Decision:
     return Decision("none", "nothing")
 
 
-def share_or_days(renew_before: str) -> Callable[[timedelta], timedelta]:
-    """Reads ``renew_before``: ``30`` (days) or ``33%`` (of the lifetime); returns lifetime -> lead time.
+def check_wanted(wanted: Wanted) -> None:
+    """Refuses durations that are not some number of days up to a hundred years.
 
     :raises ProvisioningError: ``bad_option``.
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", renew_before.strip())
-    if match is None or (match.group(2) and float(match.group(1)) >= 100):
-        raise ProvisioningError(
-            "bad_option", "renew_before is a number of days, or a percentage of the lifetime below 100%."
-        )
-    number = float(match.group(1))
-    if match.group(2):
-        return lambda lifetime: lifetime * (number / 100)
-    return lambda lifetime: timedelta(days=number)
+    days = {
+        "renew_spread": wanted.renew_spread_days,
+        "keys_renew_before": wanted.keys_renew_before_days,
+        "max_age": wanted.max_age_days or 0,
+    }
+    for name, value in days.items():
+        if not 0 <= value <= _LONGEST_DAYS:
+            raise ProvisioningError("bad_option", f"{name} must be a number of days from 0 to {_LONGEST_DAYS}.")
+    lead_time(wanted.renew_before, timedelta(0))
+
+
+def lead_time(renew_before: str, lifetime: timedelta) -> timedelta:
+    """How long before its end a certificate is renewed: ``30`` (days) or ``33%`` (of the lifetime).
+
+    :raises ProvisioningError: ``bad_option``.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)", renew_before.strip(), re.ASCII)
+    number = float(match.group(1)) if match else -1
+    if match and match.group(2) and number < 100:
+        return lifetime * (number / 100)
+    if match and not match.group(2) and number <= _LONGEST_DAYS:
+        return timedelta(days=number)
+    raise ProvisioningError(
+        "bad_option",
+        f"renew_before is a number of days up to {_LONGEST_DAYS}, or a percentage of the lifetime below 100%.",
+    )
 
 
 def spread(hardware_id: str | None, days: float) -> timedelta:
@@ -147,6 +178,9 @@ def classify(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
     """
     if before is None:
         return "created"
+    before = readable(before)
+    if before is None:
+        return "renewed"  # nobody can tell what it was
     if before.get("identity_sha256") != after["identity_sha256"]:
         return "renewed"
     if any(before.get(name) != after[name] for name in ("keys_expire_at", "formats")):
@@ -172,11 +206,22 @@ def moment(record: Mapping[str, Any], name: str) -> datetime | None:
     value = record.get(name)
     if value is None:
         return None
-    return datetime.strptime(str(value), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
+        raise ValueError(f"{name} is not a date")
+    return datetime.fromisoformat(f"{value[:-1]}+00:00")
 
 
-def is_readable(record: Mapping[str, Any]) -> bool:
-    """Whether a record has the shape of one: what a gateway claims is not trusted."""
+def readable(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A record in which everything that is used has its type, or ``None``: what a gateway claims is not trusted."""
+    if record is None or not _has_necessary_parts(record):
+        return None
+    retired = record.get("retired")
+    entries = [entry for entry in retired if isinstance(entry, dict)] if isinstance(retired, list) else []
+    clean = {name: record[name] if isinstance(record.get(name), str) else None for name in _TEXTS}
+    return {**record, **clean, "retired": entries}
+
+
+def _has_necessary_parts(record: Mapping[str, Any]) -> bool:
     try:
         dates = [moment(record, name) for name in ("issued_at", "not_before", "not_after", "keys_expire_at")]
     except ValueError:
@@ -212,8 +257,8 @@ def _certificate_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime |
     not_before, not_after = moment(record, "not_before"), moment(record, "not_after")
     if not_before is None or not_after is None:
         return None
-    lead = share_or_days(wanted.renew_before)(not_after - not_before)
-    return not_after - lead - spread(wanted.hardware_id, wanted.renew_spread_days)
+    lead = lead_time(wanted.renew_before, not_after - not_before)
+    return _shifted(not_after, -lead - spread(wanted.hardware_id, wanted.renew_spread_days))
 
 
 def _keys_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
@@ -221,7 +266,7 @@ def _keys_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
     if keys_expire_at is None:
         return None
     lead = timedelta(days=wanted.keys_renew_before_days) + spread(wanted.hardware_id, wanted.renew_spread_days)
-    return keys_expire_at - lead
+    return _shifted(keys_expire_at, -lead)
 
 
 def _age_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
@@ -229,7 +274,15 @@ def _age_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
         return None
     issued_at = moment(record, "issued_at")
     age = timedelta(days=wanted.max_age_days) - spread(wanted.hardware_id, wanted.renew_spread_days)
-    return issued_at + age if issued_at else None
+    return _shifted(issued_at, age) if issued_at else None
+
+
+def _shifted(start: datetime, by: timedelta) -> datetime:
+    """A sum that stays within the calendar; the dates of a record can be any."""
+    try:
+        return start + by
+    except OverflowError:
+        return _LATEST if by > timedelta(0) else _EARLIEST
 
 
 def _rendered_differently(record: Mapping[str, Any], wanted: Wanted) -> bool:

@@ -8,7 +8,7 @@ Private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,9 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
 
     :raises ProvisioningError: with one of ``errors.ERROR_CODES``; see there and in each layer.
     """
-    held = gateway.probe(world.execute, order.layout.path, order.owner, order.group)
-    now = world.now()
-    decision = policy.decide(state_of(held, order), order.wanted, now)
-    pending = escrow.load(order.escrow_file, world.decrypt)
+    held = _look(order, world)
+    decision = policy.decide(state_of(held, order), order.wanted, world.now())
+    pending = _pending(order, world, held)
     if decision.remedy == "nothing" and pending is None:
         return _outcome("none", decision.reason, order, held, held.record, held.current)
     gateway.require_installable(held, order.owner, order.group)
@@ -108,7 +107,7 @@ def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outco
 
     :raises ProvisioningError: as ``ensure_present``, as far as the gateway is concerned.
     """
-    held = gateway.probe(world.execute, order.layout.path, order.owner, order.group)
+    held = _look(order, world)
     if held.current is None and "generations" not in held.directories and not held.leftovers:
         return Outcome("none", "none", None, None, None, ())
     gateway.require_changeable(held)
@@ -117,18 +116,30 @@ def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outco
     return Outcome("removed", "absent", held.record, None, None, ())
 
 
+def _look(order: Order, world: World) -> gateway.Held:
+    held = gateway.probe(world.execute, order.layout.path, order.owner, order.group)
+    return replace(held, record=policy.readable(held.record))
+
+
+def _pending(order: Order, world: World, held: gateway.Held) -> escrow.Entry | None:
+    """The answer in escrow, unless what is installed is newer: then another run has made it obsolete."""
+    entry = escrow.load(order.escrow_file, world.decrypt)
+    issued_at = policy.moment(held.record, "issued_at") if held.record else None
+    return None if entry and issued_at and entry.received_at < issued_at else entry
+
+
 def state_of(held: gateway.Held, order: Order) -> policy.State:
     """Compares what a gateway holds with its own record, and with the owner and modes that are wanted."""
-    record = held.record or {}
-    digests = record.get("files")
-    if not isinstance(digests, dict):
+    record = held.record
+    if record is None:
         return policy.State(None, held.current is not None, (), False, False)
+    digests = record["files"]
     modes = bundle.file_modes(record, order.layout.secret_mode, order.layout.public_mode)
     return policy.State(
         record=record,
         present=held.current is not None,
         damaged=[name for name, digest in digests.items() if held.digests.get(name) != digest],
-        response_intact=held.digests.get("credentials.json") == digests.get("credentials.json"),
+        response_intact=held.digests.get("credentials.json", "absent") == digests.get("credentials.json"),
         attributes_differ=bool(held.leftovers or gateway.drift(held, modes, order.directory_mode)),
     )
 
@@ -168,7 +179,9 @@ def _install(
     )
     state = state_of(held, order)
     action = policy.classify(before, record)
-    if action == "unchanged" and state.damaged:
+    if before is None and held.current is not None:
+        action = "renewed"  # nobody can read what was there
+    elif action == "unchanged" and state.damaged:
         action = "repaired"
     if action == "unchanged":
         if state.attributes_differ:
@@ -233,7 +246,7 @@ def _from_platform(order: Order, world: World, reason: str) -> tuple[credentials
     :raises ProvisioningError: as ``api.ask`` and ``credentials.check``, and ``activation_pending``.
     """
     api.check_request(order.token, order.given_name, order.endpoint.url)
-    escrow.prepare(order.escrow_file)
+    escrow.prepare(order.escrow_file, world.encrypt)
     wait, waited = FIRST_ACTIVATION_WAIT, 0.0
     while True:
         entry = escrow.Entry(
@@ -291,9 +304,10 @@ def _parse(raw: bytes, order: Order, now: datetime) -> credentials.Credentials:
 
 def _retired(before: Mapping[str, Any] | None, after: credentials.Credentials, since: datetime) -> list[Any]:
     """The Things that this gateway no longer uses and that stay active on the platform until somebody acts."""
-    retired = list((before or {}).get("retired") or [])
-    client_id = (before or {}).get("client_id")
-    if before and client_id and client_id != after.client_id:
+    if before is None:
+        return []
+    retired = list(before["retired"])
+    if before["client_id"] and before["client_id"] != after.client_id:
         names = ("client_id", "service", "hardware_id", "given_name")
         retired.append({**{name: before.get(name) for name in names}, "since": policy.timestamp(since)})
     return retired

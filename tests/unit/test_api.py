@@ -522,6 +522,7 @@ def test_a_certificate_that_is_no_good(pki: Pki, names: tuple[str, ...], dates: 
     assert server.requests == []
 
 
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_an_unknown_authority(pki: Pki, tls: ssl.SSLContext) -> None:
     with serving(answering("200 OK"), tls=tls) as server:
         kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
@@ -579,7 +580,8 @@ def reset(connection: socket.socket, request: bytes = b"") -> None:
 
 def hang(connection: socket.socket, request: bytes) -> None:
     with suppress(OSError):
-        connection.recv(1)  # until the other side gives up
+        while connection.recv(4096):  # until the other side gives up
+            pass
 
 
 def shout(connection: socket.socket, request: bytes) -> None:
@@ -612,12 +614,12 @@ def test_a_name_that_does_not_resolve(pki: Pki, monkeypatch: pytest.MonkeyPatch)
     assert post_fails(endpoint(1, pki, url="https://no.such.host.example/"))[0] == "not_sent"
 
 
-@pytest.mark.parametrize("cut", [lambda connection, request: None, reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("cut", [lambda connection, request: None, reset, hang], ids=["closed", "reset", "silent"])
 def test_a_connection_that_is_cut_before_tls(pki: Pki, cut: Behavior) -> None:
     """Nothing was sent; whether it is repeated is of less weight than that it is never taken for an answer."""
     with serving(raw=cut) as server:
-        kind, error = post_fails(endpoint(server.port, pki))
-    assert error.code in ("tls", "unreachable")
+        _kind, error = post_fails(endpoint(server.port, pki, timeout=0.2))
+    assert error.code in ("tls", "unreachable", "timeout")
 
 
 def test_plain_http_where_tls_is_expected(pki: Pki) -> None:
@@ -631,7 +633,6 @@ def test_plain_http_where_tls_is_expected(pki: Pki) -> None:
     [
         (lambda connection, request: None, "unreachable"),
         (reset, "unreachable"),
-        (send(b"HTTP/1.1 200 O"), "unreachable"),
         (send(b"SSH-2.0-dropbear\r\n\r\n"), "unreachable"),
         (answering("200 OK", SECRET_BODY, length=len(SECRET_BODY) + 1), "bad_response"),
         (answering("200 OK", b"", length=10), "bad_response"),
@@ -639,14 +640,13 @@ def test_plain_http_where_tls_is_expected(pki: Pki) -> None:
         (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"), "bad_response"),
         (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + SECRET_BODY), "bad_response"),
         (answering("200 OK", b"no gzip " + SECRET_BODY, "Content-Encoding: gzip"), "bad_response"),
-        (send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", reset), "unreachable"),
+        (send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", reset), "bad_response unreachable"),
         (shout, "tls"),
         (send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", shout), "tls"),
     ],
     ids=[
         "closed",
         "reset",
-        "cut in the head",
         "no HTTP",
         "one byte short",
         "no body",
@@ -663,8 +663,17 @@ def test_an_answer_that_is_not_whole(pki: Pki, tls: ssl.SSLContext, behavior: Be
     """The request went out: a Thing may have been created, and the caller has to know."""
     with serving(behavior, tls=tls) as server:
         kind, error = post_fails(endpoint(server.port, pki))
-    assert (kind, error.code) == ("unknown", code)
+    assert kind == "unknown"
+    assert error.code in code.split()
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Le"])
+def test_an_answer_that_is_cut_in_its_head(pki: Pki, tls: ssl.SSLContext, head: bytes) -> None:
+    """The HTTP library takes it for a whole answer without a body."""
+    with serving(send(head), tls=tls) as server:
+        kind, error = post_fails(endpoint(server.port, pki))
+    assert (kind, error.code) == ("unknown", "bad_response")
 
 
 @pytest.mark.parametrize("behavior", [hang, send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", hang)])
@@ -748,7 +757,9 @@ def test_the_usual_variables_name_a_proxy(
         assert len(proxy.requests) == 1, "no_proxy is respected"
 
 
-def test_the_proxy_of_the_order_wins(pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_order_wins(
+    pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy = tunnel()
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port()}")
     with serving(answering("200 OK"), tls=tls) as server:
@@ -767,7 +778,9 @@ def test_the_certificate_is_checked_through_a_proxy_too(pki: Pki, tunnel: Any) -
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
 def test_a_proxy_that_refuses(pki: Pki, status: str) -> None:
     with serving(answering(status)) as proxy:
-        where = endpoint(closed_port(), pki, proxy=f"http://user:{MQTT_PASSWORD.replace('/', '_')}@127.0.0.1:{proxy.port}")
+        where = endpoint(
+            closed_port(), pki, proxy=f"http://user:{MQTT_PASSWORD.replace('/', '_')}@127.0.0.1:{proxy.port}"
+        )
         kind, error = post_fails(where)
     assert (kind, "proxy" in error.message) == ("not_sent", True)
     assert "PASSWORD" not in error.message
@@ -779,7 +792,8 @@ def test_a_proxy_that_is_not_there(pki: Pki) -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://", "http://:3128", "http://[::1", "http://host:port", "socks5://127.0.0.1:1", "nonsense://x:1", "::"]
+    "proxy",
+    ["http://", "http://:3128", "http://[::1", "http://host:port", "socks5://127.0.0.1:1", "nonsense://x:1", "::"],
 )
 def test_a_proxy_that_cannot_be_used(pki: Pki, proxy: str) -> None:
     """Nothing was sent, and another try would not change it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests.certs
+import requests.utils
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
@@ -67,9 +67,7 @@ PAIR = {"client.crt": 0o644, "client.key": 0o640, "client.pem": 0o640, "ca.crt":
         ("cloudlocate", ("pem",), {**COMMON, "ca.crt": 0o644}),
     ],
 )
-def test_files_and_modes(
-    ec_pair: Pair, shape: str, formats: tuple[str, ...] | None, modes: Mapping[str, int]
-) -> None:
+def test_files_and_modes(ec_pair: Pair, shape: str, formats: tuple[str, ...] | None, modes: Mapping[str, int]) -> None:
     response = {"spartn": spartn(ec_pair), "rtcm": rtcm(), "cloudlocate": cloudlocate()}[shape]
     files, record = render(response, "cloudlocate" if shape == "cloudlocate" else "pointperfect", formats)
     assert {name: file.mode for name, file in files.items()} == modes
@@ -241,7 +239,7 @@ def test_a_plan_that_delivers_nothing_has_no_env_file(ec_pair: Pair) -> None:
 
 
 def test_the_broker_ca_comes_out_of_the_bundle_of_requests() -> None:
-    found = bundle.broker_ca(Path(requests.certs.where()).read_text(encoding="utf-8"))
+    found = bundle.broker_ca(Path(requests.utils.DEFAULT_CA_BUNDLE_PATH).read_text(encoding="utf-8"))
     certificates = x509.load_pem_x509_certificates(found.encode())
     assert len(certificates) == 1
     assert certificates[0].subject.rfc4514_string() == "CN=Amazon Root CA 1,O=Amazon,C=US"
@@ -268,7 +266,7 @@ def test_a_bundle_without_the_broker_ca(text: str, ec_pair: Pair) -> None:
 
 def test_a_broken_certificate_does_not_hide_the_broker_ca() -> None:
     broken = "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n"
-    whole = Path(requests.certs.where()).read_text(encoding="utf-8")
+    whole = Path(requests.utils.DEFAULT_CA_BUNDLE_PATH).read_text(encoding="utf-8")
     assert bundle.broker_ca(broken + whole) == bundle.broker_ca(whole)
 
 

@@ -14,7 +14,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import FIELDS, SERVICES
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from unit.support import (
     DAY,
     KEY_CURRENT,
@@ -75,7 +75,8 @@ def test_a_spartn_response(any_pair: Pair) -> None:
     assert found.keys_next is not None
     assert (found.keys_current.value, found.keys_next.value) == (KEY_CURRENT, KEY_NEXT)
     assert found.keys_expire_at == NOW + 51 * DAY - timedelta(milliseconds=1)
-    assert found.username is found.password is found.ntrip_host is found.ntrip_port is found.ntrip_password is None
+    absent = (found.username, found.password, found.ntrip_host, found.ntrip_port, found.ntrip_password)
+    assert absent == (None,) * 5
 
 
 @pytest.mark.parametrize("port", ["2101", 2101, " 2101 "])
@@ -89,7 +90,8 @@ def test_an_rtcm_response(port: Any) -> None:
         "NEAR-RTCM",
     )
     assert (found.ntrip_username, found.ntrip_password) == ("abcdefghijkl", NTRIP_PASSWORD)
-    assert found.client_id is found.host is found.certificate is found.not_after is found.keys_expire_at is None
+    absent = (found.client_id, found.host, found.certificate, found.not_after, found.keys_expire_at)
+    assert absent == (None,) * 5
 
 
 def test_an_rtcm_response_in_its_older_shape() -> None:
@@ -140,7 +142,7 @@ def test_a_cloudlocate_response(changes: dict[str, Any], host: str, port: int) -
         "ABCDEFGHIJKLMNOPQRST",
         MQTT_PASSWORD,
     )
-    assert found.certificate is found.keys_expire_at is found.not_after is None
+    assert (found.certificate, found.keys_expire_at, found.not_after) == (None, None, None)
 
 
 def test_both_deliveries_in_one_response(ec_pair: Pair) -> None:
@@ -201,7 +203,12 @@ def test_the_field_map_of_the_documentation() -> None:
         "mqtt": {"identity": "device:abc", "server": "mqtt.example.com"},
         "login": {"name": "someone", "pass": MQTT_PASSWORD},
     }
-    field_map = {"client_id": "mqtt.identity", "host": "mqtt.server", "username": "login.name", "password": "login.pass"}
+    field_map = {
+        "client_id": "mqtt.identity",
+        "host": "mqtt.server",
+        "username": "login.name",
+        "password": "login.pass",
+    }
     credentials.check_field_map(field_map)
     found = parse(response, "cloudlocate", field_map)
     assert (found.client_id, found.host, found.port, found.username, found.password) == (
@@ -323,6 +330,23 @@ def test_a_pair_that_does_not_match(any_pair: Pair, other_pair: Pair) -> None:
     assert error.code == "pair_mismatch"
 
 
+def test_two_rsa_pairs_that_were_mixed_up(rsa_pair: Pair) -> None:
+    other = pem_of(rsa.generate_private_key(public_exponent=65537, key_size=2048), PKCS1)
+    assert refused(spartn(rsa_pair, privateKey=other)).code == "pair_mismatch"
+    assert refused(spartn(make_pair(ec.generate_private_key(ec.SECP256R1())), privateKey=other)).code == "pair_mismatch"
+
+
+def test_a_damaged_rsa_key_with_the_right_modulus(rsa_pair: Pair) -> None:
+    """The library is told not to validate keys: one that cannot do its work has to be found all the same."""
+    assert isinstance(rsa_pair.key, rsa.RSAPrivateKey)
+    numbers = rsa_pair.key.private_numbers()
+    parts = {name: getattr(numbers, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp")}
+    parts["d"], parts["dmp1"] = parts["d"] ^ 1 << 100, parts["dmp1"] ^ 1 << 100
+    damaged = rsa.RSAPrivateNumbers(**parts, public_numbers=numbers.public_numbers)
+    key = damaged.private_key(unsafe_skip_rsa_key_validation=True)
+    assert refused(spartn(rsa_pair, privateKey=pem_of(key, PKCS1))).code == "pair_mismatch"
+
+
 @pytest.mark.parametrize(("days", "expired"), [(-1, True), (0, True), (1 / 86400, False), (1, False)])
 def test_a_certificate_that_has_expired(ec_pair: Pair, days: float, expired: bool) -> None:
     pair = make_pair(ec_pair.key, not_after=NOW + days * DAY)
@@ -359,7 +383,9 @@ def test_a_certificate_that_is_none(ec_pair: Pair, certificate: Any) -> None:
     assert (error.code, "The field certificate" in error.message) == ("bad_response", True)
 
 
-@pytest.mark.parametrize("key", ["c2VjcmV0", "-----BEGIN RSA PRIVATE KEY-----\n", "\ud800", 5, ["x"], {"pem": "x"}, True])
+@pytest.mark.parametrize(
+    "key", ["c2VjcmV0", "-----BEGIN RSA PRIVATE KEY-----\n", "\ud800", 5, ["x"], {"pem": "x"}, True]
+)
 def test_a_key_that_is_none(ec_pair: Pair, key: Any) -> None:
     error = refused(spartn(ec_pair, privateKey=key))
     assert (error.code, "The field private_key" in error.message) == ("bad_response", True)
@@ -467,7 +493,8 @@ def test_a_host_that_is_none(host: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "port", ["0", 0, -1, "-1", "65536", 65536, "2101x", "2101/tcp", 2101.0, True, [2101], {"a": 1}, "9" * 5000, "²", "1 2"]
+    "port",
+    ["0", 0, -1, "-1", "65536", 65536, "2101x", "2101/tcp", 2101.0, True, [2101], {"a": 1}, "9" * 5000, "²", "1 2"],
 )
 def test_a_port_that_is_none(port: Any) -> None:
     error = refused(rtcm(httpPort=port))
@@ -479,7 +506,9 @@ def test_the_edges_of_ports(port: Any) -> None:
     assert parse(rtcm(httpPort=port)).ntrip_port == int(port)
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\x00b", "a\x1b[31m", "a\u2028b", "\ud800", "x" * 1025, 5, True, ["x"], {"a": "b"}])
+@pytest.mark.parametrize(
+    "value", ["a\nb", "a\x00b", "a\x1b[31m", "a\u2028b", "\ud800", "x" * 1025, 5, True, ["x"], {"a": "b"}]
+)
 @pytest.mark.parametrize(
     ("shape", "key", "name"),
     [
@@ -567,7 +596,9 @@ def test_subscriptions(ec_pair: Pair, value: Any, paths: list[tuple[str, str | N
     assert [(entry.path, entry.description) for entry in found] == paths
 
 
-@pytest.mark.parametrize("value", [[5], [{}], [{"path": ""}], [{"path": "/a\n/b"}], [{"description": "d"}], 5, True, [None]])
+@pytest.mark.parametrize(
+    "value", [[5], [{}], [{"path": ""}], [{"path": "/a\n/b"}], [{"description": "d"}], 5, True, [None]]
+)
 def test_subscriptions_that_are_none(ec_pair: Pair, value: Any) -> None:
     error = refused(spartn(ec_pair, subscriptions=value))
     assert (error.code, "subscriptions" in error.message) == ("bad_response", True)
@@ -657,7 +688,9 @@ def test_the_identity_changes_with_the_ntrip_login(key: str) -> None:
     assert parse(rtcm(**{key: "another"})).identity_sha256 != parse(rtcm()).identity_sha256
 
 
-def test_the_identity_changes_with_the_certificate_and_not_with_what_else_arrives(ec_pair: Pair, other_pair: Pair) -> None:
+def test_the_identity_changes_with_the_certificate_and_not_with_what_else_arrives(
+    ec_pair: Pair, other_pair: Pair
+) -> None:
     before = parse(spartn(ec_pair)).identity_sha256
     assert parse(spartn(make_pair(ec_pair.key, not_after=NOW + DAY))).identity_sha256 != before
     assert parse(spartn(other_pair)).identity_sha256 != before

@@ -165,8 +165,17 @@ def test_a_disk_that_fails_leaves_the_older_entry(path: Path, monkeypatch: pytes
 def test_it_is_on_the_disk_before_it_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     fsync, move = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("sync"), fsync(descriptor))[1])
-    monkeypatch.setattr(os, "replace", lambda old, new: (order.append("replace"), move(old, new))[1])
+
+    def note_sync(descriptor: int) -> None:
+        order.append("sync")
+        fsync(descriptor)
+
+    def note_move(old: str, new: Path) -> None:
+        order.append("replace")
+        move(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_move)
     escrow.store(path, ENTRY, None)
     assert order == ["sync", "replace", "sync"]
 
@@ -271,7 +280,14 @@ def test_every_thing_has_its_own_place() -> None:
     places = [
         escrow.location("/e", service, hardware_id, given_name)
         for service in ("pointperfect", "pointperfect-live", "cloudlocate")
-        for hardware_id, given_name in (("hw-1", "a"), ("hw-2", "a"), (None, "a"), (None, "hw-1"), ("", "a"), ("a", "b"))
+        for hardware_id, given_name in (
+            ("hw-1", "a"),
+            ("hw-2", "a"),
+            (None, "a"),
+            (None, "hw-1"),
+            ("", "a"),
+            ("a", "b"),
+        )
     ]
     assert len(set(places)) == len(places)
 

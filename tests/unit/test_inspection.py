@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is told of a gateway: the same findings as the policy acts upon, and nothing that a hostile one made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Held
+from unit.support import DAY, NOW, encoded, parse, rtcm
+
+LAYOUT = bundle.Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
+IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
+FILES, RECORD = bundle.render(parse(rtcm()), encoded(rtcm()), LAYOUT, None, IDENTITY, NOW - DAY)
+HELD = Held(
+    path=LAYOUT.path,
+    user_id=0,
+    user_name="root",
+    groups={0: "root"},
+    owner_id=0,
+    group_id=0,
+    ancestors=(("/", Attributes("drwxr-xr-x", 0, 0)),),
+    current="000002",
+    record=RECORD,
+    digests={name: bundle.digest(file.content) for name, file in FILES.items()},
+    files={name: Attributes("-rw-------" if name == "credentials.json" else "-rw-r-----", 0, 0) for name in FILES},
+    directories={name: Attributes("drwxr-x---", 0, 0) for name in (".", "generations", "current")},
+    generations={"000002": RECORD, "000001": None},
+)
+
+
+def describe(**changes: Any) -> dict[str, Any]:
+    return inspection.describe(
+        replace(HELD, **changes), NOW, directory_mode=0o750, secret_mode=0o640, public_mode=0o644
+    )
+
+
+def test_a_gateway_in_order() -> None:
+    assert describe() == {
+        "path": LAYOUT.path,
+        "present": True,
+        "generation": "000002",
+        "thing": RECORD,
+        "generations": [{"name": "000001", "thing": None}, {"name": "000002", "thing": RECORD}],
+        "damaged": [],
+        "drift": [],
+        "leftovers": [],
+        "not_after_days": None,
+        "keys_expire_days": None,
+        "age_days": 1.0,
+    }
+
+
+def test_an_empty_gateway() -> None:
+    empty: dict[str, Any] = {"current": None, "record": None, "digests": {}, "files": {}, "generations": {}}
+    found = describe(**empty)
+    assert (found["present"], found["thing"], found["damaged"], found["age_days"]) == (False, None, [], None)
+
+
+def test_damage_drift_and_leftovers() -> None:
+    found = describe(
+        digests={**HELD.digests, "credentials.env": "0" * 64},
+        files={**HELD.files, "credentials.json": Attributes("-rw-r--r--", 0, 0)},
+        leftovers=(".staging-dead",),
+    )
+    assert (found["damaged"], found["drift"], found["leftovers"]) == (
+        ["credentials.env"],
+        ["credentials.json"],
+        [".staging-dead"],
+    )
+
+
+def test_days_count_up_and_down() -> None:
+    dates = {"not_after": policy.timestamp(NOW + 10 * DAY), "keys_expire_at": policy.timestamp(NOW - 2.5 * DAY)}
+    found = describe(record={**RECORD, **dates})
+    assert (found["not_after_days"], found["keys_expire_days"], found["age_days"]) == (10.0, -2.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [None, {}, {"service": "x"}, {**RECORD, "files": 5}, {**RECORD, "not_after": "soon"}, {**RECORD, "issued_at": 1}],
+)
+def test_a_record_that_cannot_be_read_is_not_shown(record: Any) -> None:
+    found = describe(record=record, generations={"000002": record})
+    assert (found["thing"], found["damaged"], found["drift"]) == (None, ["thing.json"], [])
+    assert found["generations"] == [{"name": "000002", "thing": None}]

@@ -1,0 +1,949 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole runs against a directory of this machine: commands really run, only the platform and the clock are scripted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, policy, provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.provision import Order, Outcome, World
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from unit.support import (
+    DAY,
+    KEY_CURRENT,
+    KEY_NEXT,
+    NOW,
+    TOKEN,
+    Pair,
+    assert_no_secret,
+    cloudlocate,
+    dynamic_key,
+    encoded,
+    make_pair,
+    parse,
+    rtcm,
+    run_locally,
+    spartn,
+    tree,
+)
+
+CA = "the CA of the broker\n"
+PENDING = {"clientId": "11111111-2222-4333-8444-555555555555", "subscriptionsTitle": "Topics"}
+
+Reply = Mapping[str, Any] | bytes | api.Answer | Exception
+Hook = Callable[[str, bytes], tuple[int, str, str] | None]
+
+
+def flip(content: bytes) -> bytes:
+    return bytes(byte ^ 0x5A for byte in content)
+
+
+@dataclass
+class Rig:
+    """A controller and a gateway that are both this machine, and a platform that answers what is written."""
+
+    root: Path
+    service: str = "pointperfect"
+    controller: str = "escrow"
+    replies: list[Reply] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    sleeps: list[float] = field(default_factory=list)
+    now: datetime = NOW
+    hook: Hook | None = None
+    cipher: Callable[[bytes], bytes] | None = None
+
+    # ---- the world ----
+
+    def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
+        self.commands.append(command)
+        assert_no_secret(command)
+        assert TOKEN.encode() not in standard_input, "the token never reaches a gateway"
+        if self.hook is not None and command != "sh -s":
+            hook, self.hook = self.hook, None
+            answer = hook(command, standard_input)
+            if answer is not None:
+                return answer
+        return run_locally(command, standard_input, secret)
+
+    def post(self, endpoint: api.Endpoint, payload: bytes) -> api.Answer:
+        self.bodies.append(json.loads(payload))
+        assert self.replies, "the platform was asked once too often"
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, api.Answer):
+            return reply
+        return api.Answer(200, {}, reply if isinstance(reply, bytes) else encoded(reply))
+
+    def world(self) -> World:
+        return World(
+            execute=self.execute,
+            post=self.post,
+            now=lambda: self.now,
+            sleep=self.sleeps.append,
+            uniform=lambda low, high: low,
+            nonce=lambda: f"{self.controller}{len(self.commands)}",
+            encrypt=self.cipher,
+            decrypt=self.cipher or bytes,
+        )
+
+    # ---- what is wanted ----
+
+    def order(self, **changes: Any) -> Order:
+        wanted: dict[str, Any] = {
+            "service": self.service,
+            "hardware_id": "hw-1",
+            "broker_ca_sha256": bundle.digest(CA.encode()),
+        }
+        wanted.update({name: changes.pop(name) for name in list(changes) if name in policy.Wanted.__annotations__})
+        given: dict[str, Any] = {
+            "service": SERVICES[self.service],
+            "wanted": policy.Wanted(**wanted),
+            "token": TOKEN,
+            "given_name": "gw1",
+            "tags": ("ztp",),
+            "field_map": {},
+            "endpoint": api.Endpoint("https://api.example.com/ztp", retries=1),
+            "repeatable": SERVICES[self.service].repeatable,
+            "activation_timeout": 120.0,
+            "layout": bundle.Layout(str(self.path), secret_mode=0o640, public_mode=0o644, broker_ca=CA),
+            "directory_mode": 0o750,
+            "owner": None,
+            "group": None,
+            "keep": 2,
+            "escrow_file": self.escrow_file,
+        }
+        return Order(**{**given, **changes})
+
+    def present(self, *replies: Reply, check_mode: bool = False, **changes: Any) -> Outcome:
+        return self._run(provision.ensure_present, replies, check_mode, changes)
+
+    def absent(self, check_mode: bool = False) -> Outcome:
+        return self._run(provision.ensure_absent, (), check_mode, {})
+
+    def _run(
+        self, ensure: Callable[..., Outcome], replies: tuple[Reply, ...], check_mode: bool, changes: dict[str, Any]
+    ) -> Outcome:
+        self.replies = list(replies)
+        self.bodies, self.commands, self.sleeps = [], [], []
+        order = self.order(**changes)
+        assert_no_secret(order)
+        outcome = ensure(order, self.world(), check_mode)
+        assert not self.replies, "the platform was asked too seldom"
+        assert_no_secret(outcome)
+        return outcome
+
+    def fails(self, *replies: Reply, **changes: Any) -> ProvisioningError:
+        with pytest.raises(ProvisioningError) as caught:
+            self.present(*replies, **changes)
+        assert not self.replies, "the platform was asked too seldom"
+        assert_no_secret(caught.value)
+        return caught.value
+
+    # ---- what is there ----
+
+    @property
+    def path(self) -> Path:
+        return self.root / "etc" / "thingstream" / "x"
+
+    @property
+    def current(self) -> Path:
+        return self.path / "current"
+
+    @property
+    def generations(self) -> list[str]:
+        return sorted(entry.name for entry in (self.path / "generations").iterdir())
+
+    @property
+    def escrow_file(self) -> Path:
+        return escrow.location(str(self.root / self.controller), self.service, "hw-1", "gw1")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.current / "thing.json").read_text())
+        return record
+
+    def rewrite(self, **changes: Any) -> None:
+        """Somebody edits the record; ``...`` removes a key."""
+        record = {name: value for name, value in {**self.record, **changes}.items() if value is not ...}
+        (self.current / "thing.json").write_text(json.dumps(record))
+
+    def assert_in_order(self) -> None:
+        """Complete, private, nothing left behind, and the next run finds nothing to do."""
+        link = self.current.readlink()
+        assert link.parent == Path("generations")
+        assert len(link.name) == 6
+        record = self.record
+        found = {entry.name: hashlib.sha256(entry.read_bytes()).hexdigest() for entry in self.current.iterdir()}
+        assert found.pop("thing.json")
+        assert found == record["files"]
+        modes = bundle.file_modes(record, 0o640, 0o644)
+        assert {entry.name: entry.stat().st_mode & 0o7777 for entry in self.current.iterdir()} == modes
+        for directory in (self.path, self.path / "generations", self.current.resolve()):
+            assert directory.stat().st_mode & 0o7777 == 0o750
+        assert {entry.name for entry in self.path.iterdir()} <= {"current", "generations", ".lock"}
+        assert not self.escrow_file.exists()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+@pytest.fixture
+def installed(rig: Rig, ec_pair: Pair) -> Rig:
+    """A gateway that is in order, with a pair and dynamic keys, as ``test_the_first_run_creates`` leaves one."""
+    response = spartn(ec_pair)
+    identity = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
+    files, _record = bundle.render(parse(response), encoded(response), rig.order().layout, None, identity, NOW)
+    generation = rig.path / "generations" / "000001"
+    generation.mkdir(parents=True)
+    for name, file in files.items():
+        (generation / name).write_bytes(file.content)
+        (generation / name).chmod(file.mode)
+    for directory in (rig.path, rig.path / "generations", generation):
+        directory.chmod(0o750)
+    rig.current.symlink_to("generations/000001")
+    (rig.root / rig.controller).mkdir(mode=0o700)
+    return rig
+
+
+def newer_keys(pair: Pair) -> dict[str, Any]:
+    """The same Thing, one rotation later."""
+    keys = {"current": dynamic_key(KEY_NEXT, NOW + 23 * DAY), "next": dynamic_key(KEY_CURRENT, NOW + 51 * DAY)}
+    return spartn(pair, dynamickeys=keys)
+
+
+def unreachable(command: str, standard_input: bytes) -> tuple[int, str, str]:
+    raise GatewayUnreachable("ssh: connection reset.")
+
+
+# ---- the first run and the second ----
+
+
+def test_the_first_run_creates(rig: Rig, any_pair: Pair) -> None:
+    outcome = rig.present(spartn(any_pair))
+    assert (outcome.action, outcome.reason, outcome.changed) == ("created", "absent", True)
+    assert (outcome.generation, outcome.before) == ("000001", None)
+    assert rig.bodies == [{"token": TOKEN, "givenName": "gw1", "hardwareId": "hw-1", "tags": ["ztp"]}]
+    assert len(rig.commands) == 2, "one to look, one to install"
+    rig.assert_in_order()
+    assert outcome.thing == rig.record
+    assert (rig.current / "client.key").read_text() == any_pair.private_key
+    assert (rig.current / "ca.crt").read_text() == CA
+    assert rig.record["retired"] == []
+    assert outcome.due_at == policy.moment(rig.record, "keys_expire_at") - 14 * DAY  # type: ignore[operator]
+
+
+def test_what_an_outcome_tells_of_files(installed: Rig) -> None:
+    files = installed.present().files
+    assert [(Path(entry["path"]).name, entry["mode"]) for entry in files] == [
+        ("ca.crt", "0644"),
+        ("client.crt", "0644"),
+        ("client.key", "0640"),
+        ("client.pem", "0640"),
+        ("credentials.env", "0640"),
+        ("credentials.json", "0600"),
+        ("thing.json", "0640"),
+    ]
+    for entry in files:
+        path = Path(entry["path"])
+        assert path.parent == installed.current
+        assert (path.owner(), path.group()) == (entry["owner"], entry["group"])
+
+
+@pytest.mark.parametrize(
+    ("service", "response"),
+    [("pointperfect", rtcm()), ("pointperfect-live", rtcm()), ("cloudlocate", cloudlocate())],
+)
+def test_the_second_run_does_nothing(tmp_path: Path, service: str, response: dict[str, Any]) -> None:
+    rig = Rig(tmp_path, service)
+    assert rig.present(response).action == "created"
+    rig.assert_in_order()
+    before = tree(tmp_path)
+    outcome = rig.present(token=None)
+    assert (outcome.action, outcome.reason, outcome.changed, outcome.generation) == ("none", "none", False, "000001")
+    assert rig.commands == ["sh -s"], "one round trip when nothing is due"
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "body"),
+    [
+        ({"hardware_id": None}, {"token": TOKEN, "givenName": "gw1", "tags": ["ztp"]}),
+        ({"tags": None}, {"token": TOKEN, "givenName": "gw1", "hardwareId": "hw-1"}),
+        ({"tags": ()}, {"token": TOKEN, "givenName": "gw1", "hardwareId": "hw-1", "tags": []}),
+    ],
+)
+def test_what_the_platform_is_asked(rig: Rig, changes: dict[str, Any], body: dict[str, Any]) -> None:
+    rig.present(rtcm(), **changes)
+    assert rig.bodies == [body]
+
+
+# ---- renewal ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "days", "reason"),
+    [
+        ({"force": True}, 0, "forced"),
+        ({"hardware_id": "hw-2"}, 0, "hardware_id_changed"),
+        ({"renew_before": "99%"}, 1, "expiring"),
+        ({}, 37.1, "keys_expiring"),
+        ({"max_age_days": 1}, 1, "max_age"),
+        ({}, 366, "expired"),
+    ],
+)
+def test_a_renewal(installed: Rig, other_pair: Pair, changes: dict[str, Any], days: float, reason: str) -> None:
+    installed.now = NOW + days * DAY
+    before = installed.record
+    pair = make_pair(other_pair.key, not_after=NOW + 1000 * DAY)
+    response = {**newer_keys(pair), "clientId": "another"}
+    outcome = installed.present(response, **changes)
+    assert (outcome.action, outcome.reason, outcome.generation) == ("renewed", reason, "000002")
+    assert (outcome.before, outcome.thing) == (before, installed.record)
+    assert installed.generations == ["000001", "000002"]
+    assert (installed.current / "client.key").read_text() == other_pair.private_key
+    installed.assert_in_order()
+
+
+def test_another_service_at_the_same_path(installed: Rig) -> None:
+    installed.service = "cloudlocate"
+    outcome = installed.present(cloudlocate())
+    assert (outcome.action, outcome.reason) == ("renewed", "service_changed")
+    installed.assert_in_order()
+
+
+def test_fresh_keys_for_the_same_thing(installed: Rig, ec_pair: Pair) -> None:
+    installed.now = NOW + 38 * DAY
+    outcome = installed.present(newer_keys(ec_pair))
+    assert (outcome.action, outcome.reason, outcome.generation) == ("refreshed", "keys_expiring", "000002")
+    assert installed.record["retired"] == []
+    assert installed.record["keys_expire_at"] == policy.timestamp(NOW + 79 * DAY - DAY / 86_400_000)
+    installed.assert_in_order()
+
+
+def test_the_very_same_credentials_change_nothing(installed: Rig, ec_pair: Pair) -> None:
+    before = tree(installed.path)
+    response = {**spartn(ec_pair), "a key that nobody reads": "another"}
+    outcome = installed.present(response, force=True)
+    assert (outcome.action, outcome.reason, outcome.changed, outcome.generation) == (
+        "unchanged",
+        "forced",
+        False,
+        "000001",
+    )
+    assert tree(installed.path) == before
+    installed.assert_in_order()
+
+
+def test_the_very_same_credentials_on_a_gateway_that_drifted(installed: Rig, ec_pair: Pair) -> None:
+    (installed.current / "client.key").chmod(0o666)
+    outcome = installed.present(spartn(ec_pair), force=True)
+    assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "forced", "000001")
+    installed.assert_in_order()
+
+
+def test_the_list_of_retired_things_grows(rig: Rig) -> None:
+    rig.service = "cloudlocate"
+    rig.present(cloudlocate(clientId="device:1"))
+    for number in (2, 3):
+        rig.now += DAY
+        assert rig.present(cloudlocate(clientId=f"device:{number}"), force=True).action == "renewed"
+    entry = {"service": "cloudlocate", "hardware_id": "hw-1", "given_name": "gw1"}
+    assert rig.record["retired"] == [
+        {"client_id": "device:1", **entry, "since": policy.timestamp(NOW + DAY)},
+        {"client_id": "device:2", **entry, "since": policy.timestamp(NOW + 2 * DAY)},
+    ]
+    (rig.current / "ca.crt").write_text("damaged")
+    rig.present()
+    assert len(rig.record["retired"]) == 2, "a repair forgets nothing"
+
+
+def test_a_thing_is_retired_when_its_successor_arrived(installed: Rig, other_pair: Pair) -> None:
+    """Not when the host could take it at last."""
+    installed.hook = unreachable
+    with pytest.raises(GatewayUnreachable):
+        installed.present({**spartn(other_pair), "clientId": "another"}, force=True)
+    installed.now = NOW + DAY
+    installed.present()
+    assert [entry["since"] for entry in installed.record["retired"]] == [policy.timestamp(NOW)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "names"), [(0, ["000003"]), (1, ["000002", "000003"]), (9, ["000001", "000002", "000003"])]
+)
+def test_how_many_generations_stay(installed: Rig, keep: int, names: list[str]) -> None:
+    for number in range(2):
+        installed.present(rtcm(userName=f"user{number}"), force=True, keep=keep)
+    assert installed.generations == names
+    installed.assert_in_order()
+
+
+# ---- repairs without the platform ----
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"corrupt")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def swap(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("thing.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("client.key", corrupt), ("client.crt", cut), ("client.pem", swap), ("ca.crt", Path.unlink),
+     ("credentials.env", cut)],
+)  # fmt: skip
+def test_a_damaged_file_is_rendered_again(installed: Rig, name: str, damage: Callable[[Path], None]) -> None:
+    whole = (installed.current / name).read_bytes()
+    damage(installed.current / name)
+    outcome = installed.present()
+    assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "damaged", "000002")
+    assert (installed.current / name).read_bytes() == whole
+    assert outcome.thing == installed.record
+    assert installed.record["issued_at"] == policy.timestamp(NOW)
+    installed.assert_in_order()
+
+
+def test_a_link_to_the_very_same_content_is_damage(installed: Rig, tmp_path: Path) -> None:
+    """Whoever owns the target could change it at any time."""
+    (installed.current / "client.key").rename(tmp_path / "copy.key")
+    (installed.current / "client.key").symlink_to(tmp_path / "copy.key")
+    assert installed.present().reason == "damaged"
+    assert not (installed.current / "client.key").is_symlink()
+    installed.assert_in_order()
+
+
+def test_a_repair_keeps_the_date_of_the_credentials(installed: Rig) -> None:
+    installed.now = NOW + 5 * DAY
+    corrupt(installed.current / "client.key")
+    installed.present()
+    assert installed.record["issued_at"] == policy.timestamp(NOW)
+
+
+@pytest.mark.parametrize("damage", [corrupt, cut, swap, Path.unlink])
+def test_a_damaged_response_is_asked_for_again(installed: Rig, ec_pair: Pair, damage: Callable[[Path], None]) -> None:
+    damage(installed.current / "credentials.json")
+    outcome = installed.present(spartn(ec_pair))
+    assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "damaged", "000002")
+    installed.assert_in_order()
+
+
+@pytest.mark.parametrize("damage", [corrupt, cut, Path.unlink])
+def test_a_damaged_record_is_asked_for_again(installed: Rig, ec_pair: Pair, damage: Callable[[Path], None]) -> None:
+    damage(installed.current / "thing.json")
+    outcome = installed.present(spartn(ec_pair))
+    assert outcome.changed
+    assert outcome.reason == "damaged"
+    installed.assert_in_order()
+
+
+def test_the_key_of_another_thing_is_damage(installed: Rig, other_pair: Pair) -> None:
+    """The pair does not match any more: its digest tells."""
+    (installed.current / "client.key").write_text(other_pair.private_key)
+    assert installed.present().reason == "damaged"
+    installed.assert_in_order()
+
+
+_NO_FILES = {"files": ...}
+_UNREADABLE: list[dict[str, Any]] = [
+    _NO_FILES,
+    {"files": []},
+    {"files": {"../x": "d" * 64}},
+    {"issued_at": "yesterday"},
+    {"not_after": "never"},
+    {"service": None},
+    {"identity_sha256": ..., "files": 5},
+]
+
+
+@pytest.mark.parametrize("changes", _UNREADABLE, ids=str)
+def test_a_record_that_cannot_be_read_is_asked_for_again(
+    installed: Rig, ec_pair: Pair, changes: dict[str, Any]
+) -> None:
+    installed.rewrite(**changes)
+    outcome = installed.present(spartn(ec_pair))
+    assert (outcome.reason, outcome.changed) == ("damaged", True)
+    installed.assert_in_order()
+    assert installed.present().action == "none", "it must not ask the platform in every run from now on"
+
+
+@pytest.mark.parametrize("changes", _UNREADABLE, ids=str)
+def test_check_mode_with_a_record_that_cannot_be_read(installed: Rig, changes: dict[str, Any]) -> None:
+    installed.rewrite(**changes)
+    outcome = installed.present(check_mode=True)
+    assert (outcome.reason, outcome.changed) == ("damaged", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "force"),
+    [
+        ({"retired": 7}, False),
+        ({"retired": 7}, True),
+        ({"retired": "text"}, False),
+        ({"retired": {"a": 1}}, True),
+        ({"retired": ...}, False),
+        ({"hardware_id": ["hw-1"]}, False),
+        ({"hardware_id": ...}, False),
+        ({"given_name": ...}, False),
+        ({"client_id": {"a": 1}}, True),
+        ({"formats": 5}, False),
+        ({"record_version": "x"}, False),
+        ({"keys_expire_at": None}, True),
+    ],
+    ids=str,
+)
+def test_a_record_that_somebody_edited_is_no_crash(
+    installed: Rig, ec_pair: Pair, changes: dict[str, Any], force: bool
+) -> None:
+    """A gateway may be compromised, and a record may be that of an older version: a run still ends in order."""
+    installed.rewrite(**changes)
+    corrupt(installed.current / "client.key")
+    asks = force or "hardware_id" in changes
+    installed.present(*[spartn(ec_pair)] * asks, force=force)
+    installed.present()
+    installed.assert_in_order()
+    retired = installed.record["retired"]
+    assert isinstance(retired, list)
+    assert all(isinstance(entry, dict) for entry in retired)
+
+
+def test_a_damaged_bundle_whose_record_does_not_know_its_response_is_asked_for_again(
+    installed: Rig, ec_pair: Pair
+) -> None:
+    files = {name: digest for name, digest in installed.record["files"].items() if name != "credentials.json"}
+    installed.rewrite(files=files)
+    (installed.current / "credentials.json").unlink()
+    corrupt(installed.current / "client.key")
+    installed.present(spartn(ec_pair))
+    installed.assert_in_order()
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        lambda rig: (rig.current / "client.key").chmod(0o644),
+        lambda rig: (rig.current / "client.crt").chmod(0o600),
+        lambda rig: (rig.current / "credentials.json").chmod(0o640),
+        lambda rig: (rig.current / "thing.json").chmod(0o666),
+        lambda rig: rig.path.chmod(0o755),
+        lambda rig: (rig.path / "generations").chmod(0o777),
+        lambda rig: rig.current.resolve().chmod(0o700),
+        lambda rig: (rig.path / ".staging-dead").mkdir(),
+        lambda rig: (rig.path / ".current-dead").symlink_to("generations/000009"),
+        lambda rig: (rig.path / "generations" / "000002").mkdir(),
+        pytest.param(
+            lambda rig: os.chown(rig.current / "client.key", 12345, -1),
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away"),
+        ),
+        pytest.param(
+            lambda rig: os.chown(rig.current.resolve(), -1, 12345),
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away"),
+        ),
+    ],
+)
+def test_drift_is_repaired_in_place(installed: Rig, drift: Callable[[Rig], object]) -> None:
+    drift(installed)
+    outcome = installed.present()
+    assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "drift", "000001")
+    assert installed.generations == ["000001"]
+    installed.assert_in_order()
+    assert installed.present().action == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"formats": ("env",)}, {"credentials.env", "credentials.json", "thing.json"}),
+        ({"formats": ()}, {"credentials.json", "thing.json"}),
+    ],
+)
+def test_other_formats_are_rendered_without_the_platform(
+    installed: Rig, changes: dict[str, Any], names: set[str]
+) -> None:
+    outcome = installed.present(**changes)
+    assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "drift", "000002")
+    assert {entry.name for entry in installed.current.iterdir()} == names
+    installed.assert_in_order()
+    assert installed.present(**changes).action == "none"
+
+
+def test_another_ca_is_rendered_without_the_platform(installed: Rig) -> None:
+    layout = bundle.Layout(str(installed.path), secret_mode=0o640, public_mode=0o644, broker_ca="a newer CA\n")
+    changes: dict[str, Any] = {"layout": layout, "broker_ca_sha256": bundle.digest(b"a newer CA\n")}
+    assert installed.present(**changes).action == "repaired"
+    assert (installed.current / "ca.crt").read_text() == "a newer CA\n"
+    installed.assert_in_order()
+
+
+# ---- before anything is asked ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"owner": "no-such-user-here"}, "bad_option"),
+        ({"group": "no-such-group-here"}, "bad_option"),
+        ({"token": None}, "token_invalid"),
+        ({"given_name": ""}, "bad_option"),
+        ({"endpoint": api.Endpoint("http://api.example.com")}, "bad_option"),
+        ({"renew_before": "often"}, "bad_option"),
+        ({"layout": bundle.Layout("relative", 0o640, 0o644, CA)}, "bad_path"),
+    ],
+)
+def test_it_finds_out_before_it_asks(rig: Rig, tmp_path: Path, changes: dict[str, Any], code: str) -> None:
+    before = tree(tmp_path)
+    assert rig.fails(**changes).code == code
+    assert tree(tmp_path) == before
+
+
+def test_no_request_without_a_place_for_its_answer(rig: Rig) -> None:
+    (rig.root / "escrow").mkdir(mode=0o755)
+    (rig.root / "escrow").chmod(0o755)
+    assert rig.fails().code == "escrow_failed"
+    assert not rig.path.exists()
+
+
+def test_a_path_that_is_a_link_or_a_file(rig: Rig) -> None:
+    rig.path.parent.mkdir(parents=True)
+    rig.path.symlink_to(rig.root)
+    assert rig.fails().code == "bad_path"
+    rig.path.unlink()
+    rig.path.write_text("in the way")
+    assert rig.fails().code == "bad_path"
+
+
+def test_a_gateway_that_is_unreachable_at_once(rig: Rig) -> None:
+    world = replace(rig.world(), execute=lambda command, standard_input, secret: unreachable(command, standard_input))
+    with pytest.raises(GatewayUnreachable):
+        provision.ensure_present(rig.order(), world)
+    assert rig.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("replies", "code"),
+    [
+        ([api.Answer(403, {}, b"Device already registered")], "already_registered"),
+        ([api.Answer(503, {}, b"")] * 2, "server_error"),
+        ([api.NotSent("no network")] * 2, "unreachable"),
+        ([api.OutcomeUnknown(ProvisioningError("timeout", "none"))] * 2, "timeout"),
+    ],
+)
+def test_a_platform_that_refuses_changes_nothing(installed: Rig, replies: list[Reply], code: str) -> None:
+    before = tree(installed.path)
+    assert installed.fails(*replies, force=True).code == code
+    assert tree(installed.path) == before
+    assert not installed.escrow_file.exists()
+
+
+# ---- escrow ----
+
+
+@pytest.mark.parametrize("cipher", [None, flip])
+def test_a_host_that_vanishes_before_the_install(
+    rig: Rig, ec_pair: Pair, cipher: Callable[[bytes], bytes] | None
+) -> None:
+    rig.cipher, rig.hook = cipher, unreachable
+    with pytest.raises(GatewayUnreachable) as caught:
+        rig.present(spartn(ec_pair))
+    assert str(rig.escrow_file) in caught.value.message
+    assert_no_secret(caught.value, also=(ec_pair.secret_line,))
+    assert rig.escrow_file.stat().st_mode & 0o7777 == 0o600
+    assert not rig.path.exists()
+
+    rig.now += DAY
+    outcome = rig.present()
+    assert (outcome.action, outcome.reason) == ("created", "absent")
+    assert rig.record["issued_at"] == policy.timestamp(NOW), "as old as the response, not as the installation"
+    rig.assert_in_order()
+
+
+def test_a_host_that_vanishes_after_the_install(rig: Rig, ec_pair: Pair) -> None:
+    def late(command: str, standard_input: bytes) -> tuple[int, str, str]:
+        run_locally(command, standard_input, False)
+        raise GatewayUnreachable("ssh: connection reset.")
+
+    rig.hook = late
+    with pytest.raises(GatewayUnreachable):
+        rig.present(spartn(ec_pair))
+    before = tree(rig.path)
+    outcome = rig.present()
+    assert (outcome.action, outcome.changed, outcome.generation) == ("unchanged", False, "000001")
+    assert tree(rig.path) == before
+    rig.assert_in_order()
+
+
+def test_a_stream_that_is_cut(installed: Rig, other_pair: Pair) -> None:
+    def half(command: str, standard_input: bytes) -> tuple[int, str, str]:
+        return run_locally(command, standard_input[: len(standard_input) // 2], False)
+
+    installed.hook = half
+    before = tree(installed.current.resolve())
+    error = installed.fails(spartn(other_pair), force=True)
+    assert str(installed.escrow_file) in error.message
+    assert tree(installed.current.resolve()) == before
+    outcome = installed.present()
+    assert (outcome.action, outcome.reason, outcome.generation) == ("renewed", "forced", "000002")
+    installed.assert_in_order()
+
+
+def test_content_that_the_disk_did_not_keep(installed: Rig, other_pair: Pair) -> None:
+    def falsify(command: str, standard_input: bytes) -> tuple[int, str, str]:
+        falsified = standard_input.replace(b"-----BEGIN CERTIFICATE-----", b"-----BEGIN CERTIFICATE*----")
+        assert falsified != standard_input
+        return run_locally(command, falsified, False)
+
+    installed.hook = falsify
+    assert installed.fails(spartn(other_pair), force=True).code == "disk_full"
+    assert installed.current.readlink() == Path("generations/000001")
+    assert installed.present().action == "renewed"
+    installed.assert_in_order()
+
+
+def test_a_missing_field_is_mapped_later_without_a_second_request(rig: Rig) -> None:
+    """For CloudLocate every request may create a Thing that costs money."""
+    rig.service = "cloudlocate"
+    response = {
+        "mqtt": {"identity": "device:1", "server": "mqtt.example.com"},
+        "login": {"name": "someone", "pass": "x"},
+    }
+    error = rig.fails(response)
+    assert error.code == "missing_field"
+    assert "mqtt.identity" in error.message
+    assert str(rig.escrow_file) in error.message
+    assert not rig.path.exists()
+    assert rig.fails().code == "missing_field"
+    field_map = {
+        "client_id": "mqtt.identity",
+        "host": "mqtt.server",
+        "username": "login.name",
+        "password": "login.pass",
+    }
+    outcome = rig.present(field_map=field_map)
+    assert (outcome.action, outcome.reason) == ("created", "absent")
+    assert rig.record["client_id"] == "device:1"
+    rig.assert_in_order()
+
+
+def test_where_asking_again_is_free_a_useless_response_is_asked_for_again(rig: Rig, ec_pair: Pair) -> None:
+    assert rig.fails(spartn(ec_pair, brokerHost=None)).code == "missing_field"
+    assert rig.escrow_file.exists()
+    assert rig.present(spartn(ec_pair)).action == "created"
+    rig.assert_in_order()
+
+
+@pytest.mark.parametrize("service", ["pointperfect", "cloudlocate"])
+def test_an_answer_that_is_no_json_is_kept_too(rig: Rig, service: str) -> None:
+    rig.service = service
+    error = rig.fails(b"<html>" + TOKEN.encode())
+    assert error.code == "bad_response"
+    assert str(rig.escrow_file) in error.message
+    kept = escrow.load(rig.escrow_file, bytes)
+    assert kept is not None
+    assert kept.response == b"<html>" + TOKEN.encode()
+    if service == "cloudlocate":
+        assert rig.fails().code == "bad_response"
+
+
+def test_an_escrow_that_cannot_be_read_is_not_ignored(installed: Rig) -> None:
+    corrupt(installed.escrow_file)
+    before = tree(installed.path)
+    for changes in ({}, {"force": True}):
+        assert installed.fails(**changes).code == "escrow_failed"
+    assert tree(installed.path) == before
+
+
+def test_what_is_in_escrow_never_replaces_what_is_newer(installed: Rig, ec_pair: Pair) -> None:
+    """Two controllers: what one could not install must not undo what the other has installed since."""
+    installed.now, installed.hook = NOW + DAY, unreachable
+    with pytest.raises(GatewayUnreachable):
+        installed.present({**spartn(ec_pair), "brokerHost": "old.example.com"}, force=True)
+    other = replace(installed, controller="elsewhere", hook=None, now=NOW + 2 * DAY)
+    assert other.present(newer_keys(ec_pair), force=True).action == "refreshed"
+    newest = other.record
+    installed.now = NOW + 3 * DAY
+    installed.present()
+    assert installed.record["keys_expire_at"] == newest["keys_expire_at"]
+
+
+# ---- activation ----
+
+
+def test_a_thing_that_is_being_activated(rig: Rig, ec_pair: Pair) -> None:
+    outcome = rig.present(PENDING, {}, PENDING, PENDING, spartn(ec_pair))
+    assert outcome.action == "created"
+    assert rig.sleeps == [5, 10, 20, 30]
+    assert all(body == rig.bodies[0] for body in rig.bodies)
+    rig.assert_in_order()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "sleeps"), [(0, []), (4.9, []), (5, [5]), (14, [5]), (15, [5, 10]), (66, [5, 10, 20, 30])]
+)
+def test_a_thing_that_is_never_activated(rig: Rig, timeout: float, sleeps: list[float]) -> None:
+    error = rig.fails(*[PENDING] * (len(sleeps) + 1), activation_timeout=timeout)
+    assert (error.code, error.status) == ("activation_pending", 200)
+    assert "Auto Activate" in error.message
+    assert "clientId, subscriptionsTitle" in error.message
+    assert rig.sleeps == sleeps
+    assert not rig.path.exists()
+    assert not rig.escrow_file.exists(), "there is nothing in it to keep"
+
+
+def test_where_asking_again_is_not_safe_nobody_waits(rig: Rig) -> None:
+    assert rig.fails(PENDING, repeatable=False).code == "activation_pending"
+    assert rig.sleeps == []
+
+
+def test_a_refusal_while_waiting(rig: Rig) -> None:
+    error = rig.fails(PENDING, api.Answer(403, {}, b"No plan for device device:1"))
+    assert error.code == "no_plan"
+
+
+# ---- check mode ----
+
+
+def nothing(rig: Rig) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("prepare", "changes", "action", "reason"),
+    [
+        (nothing, {}, "none", "none"),
+        (nothing, {"force": True}, "renewed", "forced"),
+        (nothing, {"formats": ("env",)}, "repaired", "drift"),
+        (lambda rig: corrupt(rig.current / "client.key"), {}, "repaired", "damaged"),
+        (lambda rig: corrupt(rig.current / "credentials.json"), {}, "renewed", "damaged"),
+        (lambda rig: corrupt(rig.current / "thing.json"), {}, "renewed", "damaged"),
+        (lambda rig: (rig.current / "client.key").chmod(0o644), {}, "repaired", "drift"),
+        (lambda rig: (rig.path / ".staging-dead").mkdir(), {}, "repaired", "drift"),
+        (lambda rig: rig.current.unlink(), {}, "created", "absent"),
+    ],
+)
+def test_check_mode_changes_nothing_at_all(
+    installed: Rig, prepare: Callable[[Rig], object], changes: dict[str, Any], action: str, reason: str
+) -> None:
+    prepare(installed)
+    before = tree(installed.root)
+    outcome = installed.present(check_mode=True, **changes)
+    assert (outcome.action, outcome.reason, outcome.changed) == (action, reason, action != "none")
+    assert tree(installed.root) == before
+    assert installed.commands == ["sh -s"]
+
+
+def test_check_mode_of_a_first_run(rig: Rig) -> None:
+    before = tree(rig.root)
+    outcome = rig.present(check_mode=True)
+    assert (outcome.action, outcome.reason, outcome.changed) == ("created", "absent", True)
+    assert tree(rig.root) == before
+    assert rig.fails(check_mode=True, token=None).code == "token_invalid"
+
+
+def test_check_mode_leaves_escrow_alone(rig: Rig, ec_pair: Pair) -> None:
+    rig.hook = unreachable
+    with pytest.raises(GatewayUnreachable):
+        rig.present(spartn(ec_pair))
+    before = tree(rig.root)
+    assert rig.present(check_mode=True).action == "created"
+    assert tree(rig.root) == before
+
+
+# ---- two runs at once ----
+
+
+def test_another_run_was_faster(rig: Rig, ec_pair: Pair, other_pair: Pair) -> None:
+    other = Rig(rig.root, controller="elsewhere")
+
+    def race(command: str, standard_input: bytes) -> None:
+        other.present(spartn(other_pair))
+
+    rig.hook = race
+    error = rig.fails(spartn(ec_pair))
+    assert error.code == "concurrent_change"
+    assert str(rig.escrow_file) in error.message
+    assert rig.generations == ["000001"]
+    assert (rig.current / "client.key").read_text() == other_pair.private_key
+    other.assert_in_order()
+
+
+def test_another_run_was_faster_than_a_renewal(installed: Rig, other_pair: Pair) -> None:
+    other = replace(installed, controller="elsewhere")
+
+    def race(command: str, standard_input: bytes) -> None:
+        assert other.present(rtcm(), force=True).generation == "000002"
+
+    installed.hook = race
+    assert installed.fails(spartn(other_pair), force=True).code == "concurrent_change"
+    assert installed.generations == ["000001", "000002"]
+    other.assert_in_order()
+
+
+# ---- absent ----
+
+
+def test_absent(installed: Rig) -> None:
+    before, record = tree(installed.root), installed.record
+    assert installed.absent(check_mode=True).action == "removed"
+    assert tree(installed.root) == before
+    outcome = installed.absent()
+    assert (outcome.action, outcome.reason, outcome.changed) == ("removed", "absent", True)
+    assert (outcome.before, outcome.thing, outcome.generation, outcome.files) == (record, None, None, ())
+    assert not installed.path.exists()
+    assert installed.path.parent.exists()
+    for check_mode in (True, False):
+        outcome = installed.absent(check_mode)
+        assert (outcome.action, outcome.changed) == ("none", False)
+    assert not installed.path.exists()
+
+
+def test_absent_leaves_what_is_not_ours(installed: Rig) -> None:
+    (installed.path / "notes.txt").write_text("mine")
+    (installed.path / ".staging-dead").mkdir()
+    installed.absent()
+    assert [entry.name for entry in installed.path.iterdir()] == ["notes.txt"]
+    assert installed.absent().action == "none"
+
+
+def test_absent_clears_what_a_dead_run_left(rig: Rig) -> None:
+    (rig.path / ".staging-dead").mkdir(parents=True)
+    assert rig.absent().action == "removed"
+    assert not rig.path.exists()
+
+
+def test_absent_does_not_follow_a_link(rig: Rig) -> None:
+    (rig.root / "elsewhere" / "generations").mkdir(parents=True)
+    rig.path.parent.mkdir(parents=True)
+    rig.path.symlink_to(rig.root / "elsewhere")
+    before = tree(rig.root / "elsewhere")
+    assert rig.absent().action == "none"
+    rig.path.unlink()
+    (rig.path).mkdir()
+    (rig.path / "generations").symlink_to(rig.root / "elsewhere" / "generations")
+    rig.absent()
+    assert tree(rig.root / "elsewhere") == before
+
+
+def test_present_again_after_absent(installed: Rig, ec_pair: Pair) -> None:
+    installed.absent()
+    outcome = installed.present(spartn(ec_pair))
+    assert (outcome.action, outcome.generation) == ("created", "000001")
+    installed.assert_in_order()
