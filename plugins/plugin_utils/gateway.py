@@ -31,7 +31,7 @@ from .errors import ERROR_CODES, ProvisioningError
 Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
 
 SCRIPT = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
-LONGEST_PATH = 512  # bytes; every argument together stays far below the 9,000 that dropbear takes
+LONGEST_PATH = 512  # characters; every argument together stays far below the 9,000 that dropbear takes
 LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters
 LARGEST_TAR_ID = 0o7777777
@@ -153,11 +153,10 @@ def install(
         ``gateway_unsupported``.
     """
     request = _change("install", held, files, directory_mode=directory_mode, keep=keep, nonce=nonce)
-    staging = shlex.quote(f"{held.path}/.staging-{nonce}")
     command = (
-        f"umask 022; mkdir -p {shlex.quote(posixpath.dirname(held.path))} && umask 077 && mkdir -p {staging}"
-        f" && cd {staging} && tar -xpf - && sh ./gateway.sh </dev/null;"
-        f" s=$?; cd / && rm -rf {staging}; exit $s"
+        f'p={shlex.quote(held.path)}; s=$p/.staging-{nonce}; umask 022; mkdir -p "${{p%/*}}/" && umask 077 &&'
+        ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi && mkdir "$s" &&'
+        ' { cd "$s" && tar -xpf - && sh ./gateway.sh </dev/null; e=$?; cd / && rm -rf "$s"; exit $e; }'
     )
     status, output, complaint = execute(command, _stream(request + SCRIPT, files, held, modified_at), False)
     lines = _answer(output)
@@ -210,12 +209,13 @@ def check_path(path: str) -> None:
     parts = path.split("/")
     if not path.startswith("/") or (len(parts) < 3 and not parts[-1]):
         raise ProvisioningError("bad_path", "path must be absolute, for example /etc/thingstream/pointperfect.")
-    if any(part in ("", ".", "..") for part in parts[1:]) or not path.isprintable():
-        raise ProvisioningError(
-            "bad_path", "path must not hold empty parts, '.', '..', a slash at its end or control characters."
-        )
-    if len(path.encode("utf-8", "replace")) > LONGEST_PATH:
-        raise ProvisioningError("bad_path", f"path is longer than {LONGEST_PATH} bytes.")
+    if any(part in ("", ".", "..") for part in parts[1:]):
+        raise ProvisioningError("bad_path", "path must not hold empty parts, '.', '..' or a slash at its end.")
+    if not path.isascii() or not path.isprintable():
+        # ls of BusyBox shows other characters as question marks
+        raise ProvisioningError("bad_path", "path must hold nothing but printable ASCII characters.")
+    if len(path) > LONGEST_PATH:
+        raise ProvisioningError("bad_path", f"path is longer than {LONGEST_PATH} characters.")
 
 
 def require_changeable(held: Held) -> None:
@@ -224,9 +224,7 @@ def require_changeable(held: Held) -> None:
     :raises ProvisioningError: ``gateway_unsupported``, ``bad_path``, ``permission``.
     """
     if held.missing_tools:
-        raise ProvisioningError(
-            "gateway_unsupported", f"The gateway lacks: {', '.join(held.missing_tools)}. Install what brings them."
-        )
+        raise _lacking(held.missing_tools)
     _require_safe_path(held)
     if held.not_writable is not None:
         raise ProvisioningError(
@@ -390,6 +388,8 @@ def _checked(lines: list[str], status: int, complaint: str) -> list[str]:
 
 def _unpacking_failed(complaint: str) -> ProvisioningError:
     text = complaint.lower()
+    if text.strip() == "symbolic link":
+        return ProvisioningError("bad_path", "path has become a symbolic link on the gateway.")
     if "no space left" in text or "quota exceeded" in text:
         return ProvisioningError("disk_full", "The disk of the gateway is full. Free some space and run again.")
     if "read-only file system" in text:
@@ -399,6 +399,10 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
     return ProvisioningError(
         "gateway_unsupported", f"The gateway could not unpack the bundle: {_readable(complaint) or 'no message'}."
     )
+
+
+def _lacking(tools: Sequence[str]) -> ProvisioningError:
+    return ProvisioningError("gateway_unsupported", f"The gateway lacks: {', '.join(tools)}. Install what brings them.")
 
 
 def _not_understood() -> ProvisioningError:
@@ -429,6 +433,9 @@ def _read_probe(path: str, lines: Sequence[str]) -> Held:
 def _parse_probe(path: str, lines: Sequence[str]) -> Held:
     (_none, found), *generations = _sections(lines, "generation")
     values = _by_keyword(found)
+    missing = tuple(map(_readable, values.get("missing", [])[:16]))
+    if {"id", "ls"} & set(missing):
+        raise _lacking(missing)
     identity = values["identity"][0]
     user = _IDENTITY.match(identity)
     if user is None:
@@ -452,7 +459,7 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         owner_id=_number(values.get("owner_id")),
         group_id=_number(values.get("group_id")),
         ancestors=[(name, listing[name]) for name in _ancestors(path) if name in listing],
-        missing_tools=tuple(map(_readable, values.get("missing", [])[:16])),
+        missing_tools=missing,
         not_writable=_readable(values["not_writable"][0]) if "not_writable" in values else None,
         free_kib=_free_kib(values.get("@space", ())),
         current=current,
@@ -474,7 +481,9 @@ def _listed(line: str) -> tuple[str, Attributes]:
     mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
     if not _MODE.fullmatch(mode):
         raise ValueError("not a mode")
-    return name.split(" -> ", 1)[0], Attributes(mode.rstrip("+.@"), int(owner), int(group))
+    return name.rsplit(" -> ", 1)[0] if mode.startswith("l") else name, Attributes(
+        mode.rstrip("+.@"), int(owner), int(group)
+    )
 
 
 def _inside(listing: Mapping[str, Attributes], directory: str) -> dict[str, Attributes]:

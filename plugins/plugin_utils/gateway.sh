@@ -17,6 +17,7 @@ umask 077
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+unset IFS TIME_STYLE QUOTING_STYLE BLOCK_SIZE BLOCKSIZE POSIXLY_CORRECT CDPATH # what changes the output of programs
 trap '' HUP PIPE # a connection that breaks does not stop a change half way
 
 say() { printf '%s\n' "$*"; }
@@ -68,14 +69,28 @@ missing_tools() {
     done
 }
 
+# Enters the generation in use from the path, if the link leads to one and not somewhere else.
+enter_current() {
+    root=$PWD
+    [ -L current ] && [ ! -L generations ] && cd -P -- ./current 2>/dev/null || return 1
+    case $PWD in
+        "$root"/generations/[0-9][0-9][0-9][0-9][0-9][0-9]) ;;
+        *) cd -P -- "$root" && return 1 ;;
+    esac
+}
+
 probe() {
     say "identity $(id)"
-    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm
+    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink
     [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
     [ -z "$request_group" ] || say "group_id $(find_id group "$request_group")"
     nearest=$request_path
     until [ -d "${nearest:-/}" ]; do nearest=${nearest%/*}; done
+    # BusyBox tells root that everything is writable; the attempt to remove what does not exist tells the truth
     [ -w "${nearest:-/}" ] || say "not_writable ${nearest:-/}"
+    case $(rmdir -- "$nearest/.thingstream-absent" 2>&1) in
+        *[Rr]ead-only*) say "not_writable ${nearest:-/}" ;;
+    esac
     if [ ! -L "$request_path/current" ]; then
         # a first installation: the one tool option that old BusyBox versions lack
         case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
@@ -93,7 +108,7 @@ probe() {
     if [ -d "$request_path" ] && [ ! -L "$request_path" ] && cd -P -- "$request_path" 2>/dev/null; then
         say "physical_path $PWD"
         set -- "$@" "$PWD"/.[!.]* "$PWD"/* "$PWD"/generations/*
-        if cd -P -- ./current 2>/dev/null; then
+        if enter_current; then
             say "current $PWD"
             set -- "$@" "$PWD"/*
             print_record
@@ -122,27 +137,70 @@ survey() {
     done
 }
 
+# Says why a name in the path could not be made.
+cannot_create() { # name
+    if [ -e "$1" ] || [ -L "$1" ]; then fail bad_path "$request_path/$1 is in the way"; fi
+    [ -d "$request_path" ] || fail concurrent_change "another run has removed $request_path"
+    case $(rmdir .thingstream-absent 2>&1) in
+        *[Rr]ead-only*) fail permission "$request_path is on a read-only file system" ;;
+    esac
+    fail disk_full "cannot create $request_path/$1"
+}
+
 # ---- changes: one at a time, checked before they count ----
 
-# Enters the path and keeps every other run out until this one ends, however it ends. Without flock two runs still
-# cannot take one generation number, because a directory is never renamed onto one that holds files.
+# Enters the path and keeps every other run out until this one ends, however it ends.
 enter_path() {
     [ ! -L "$request_path" ] || fail bad_path "$request_path is a symbolic link"
     cd -P -- "$request_path" 2>/dev/null || fail bad_path "cannot enter $request_path"
-    [ ! -L .lock ] || fail bad_path "$request_path/.lock is a symbolic link"
-    locked=no
-    if command -v flock >/dev/null 2>&1; then
-        { : >>.lock; } 2>/dev/null || fail permission "cannot write to $request_path"
-        exec 9>>.lock
-        flock -n 9 || fail concurrent_change "another run is changing $request_path"
-        locked=yes
+    [ -w . ] || fail permission "cannot write to $request_path"
+    take_lock
+}
+
+# The lock is a link that leads nowhere and names its owner: made in one step, and told from that of a dead run by
+# the start time of the process. flock would do, but not every BusyBox has it.
+take_lock() {
+    me=$(identify $$)
+    ln -sn "$me" .lock 2>/dev/null || {
+        if [ ! -L .lock ] && [ ! -e .lock ]; then
+            ln -sn "$me" .lock 2>/dev/null || cannot_create .lock
+        else
+            take_over_lock
+        fi
+    }
+    trap 'rm -rf "$request_path/.lock" "$request_path/.current-${request_nonce:-none}"' EXIT
+}
+
+take_over_lock() {
+    owner=$(readlink .lock)
+    process=${owner#*.}
+    if [ -n "$owner" ] && [ "$(identify "${process%%.*}")" = "$owner" ]; then
+        fail concurrent_change "another run is changing $request_path"
     fi
+    # of several runs that notice a dead one, a single one moves its lock away
+    aside=.staging-lock-$$
+    mv -T -- .lock "$aside" 2>/dev/null && [ "$(readlink "$aside")" = "$owner" ] && ln -sn "$me" .lock 2>/dev/null ||
+        fail concurrent_change "another run is changing $request_path"
+    rm -rf "$aside"
+}
+
+# A process as boot.number.start, the same for nobody else; without /proc only the number.
+identify() { # process ID
+    boot='' start=''
+    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null && {
+        # shellcheck disable=SC2086  # to be split into words, after the name in parentheses
+        set -- "$1" ${line##*) }
+        case $2 in
+            [ZX]) return ;;
+            *) start=${21} ;;
+        esac
+    }
+    [ -n "$start" ] || kill -0 "$1" 2>/dev/null && say "$boot.$1.$start"
 }
 
 current_generation() {
-    [ -L current ] || return 0
-    target=$(readlink current)
-    say "${target#generations/}"
+    (enter_current && say "${PWD##*/}")
 }
 
 # The names of complete generations, oldest first; what was set aside has a suffix and is not among them.
@@ -175,31 +233,50 @@ check_attributes() { # directory
     done
 }
 
+# Not left to tar, which keeps owner and mode for some users only.
+own_files() { # directory
+    directory=$1
+    # shellcheck disable=SC2086  # to be split into words
+    set -- $request_files
+    while [ $# -gt 2 ]; do
+        file=$directory/$3
+        [ -f "$file" ] && [ ! -L "$file" ] && chown "$request_owner_id:$request_group_id" "$file" 2>/dev/null &&
+            chmod "$1" "$file" 2>/dev/null || fail permission "cannot set owner, group and mode of $request_path/$file"
+        shift 3
+    done
+}
+
 own_directory() { # directory
-    chown "$request_owner_id:$request_group_id" "$1" 2>/dev/null &&
+    [ -d "$1" ] && [ ! -L "$1" ] || fail bad_path "$request_path/$1 is not a directory"
+    # an octal mode leaves the set-group-ID bit of a directory as it is
+    chown "$request_owner_id:$request_group_id" "$1" 2>/dev/null && chmod ug-s,o-t "$1" 2>/dev/null &&
         chmod "$request_directory_mode" "$1" 2>/dev/null ||
         fail permission "cannot set owner, group and mode of $request_path/$1"
 }
 
 make_link() { # generation; the one rename that switches
-    ln -s "generations/$1" ".current-$request_nonce" && mv -T -- ".current-$request_nonce" current && return
-    rm -f ".current-$request_nonce"
-    fail bad_path "cannot replace $request_path/current"
+    link=.current-$request_nonce
+    ln -sn "generations/$1" "$link" 2>/dev/null || {
+        rm -rf "generations/$1"
+        cannot_create "$link"
+    }
+    mv -T -- "$link" current 2>/dev/null || {
+        rm -rf "generations/$1"
+        fail bad_path "cannot replace $request_path/current"
+    }
 }
 
 # Removes what dead runs left (staging directories, and generations after the given one, which never became current)
 # and the oldest generations that no rollback needs. It runs after a change, when nothing can be lost any more.
 tidy() { # the last generation that became current before this run, if any; the new one, if any
-    if [ "$locked" = yes ]; then
-        for leftover in .staging-* .current-*; do
-            [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
-        done
-        passed=${1:-none}
-        for candidate in $(generations); do
-            if [ "$passed" = none ] && [ "$candidate" != "${2:-}" ]; then rm -rf "generations/$candidate"; fi
-            [ "$candidate" != "$passed" ] || passed=none
-        done
-    fi
+    for leftover in .staging-* .current-*; do
+        [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
+    done
+    passed=${1:-none}
+    for candidate in $(generations); do
+        if [ "$passed" = none ] && [ "$candidate" != "${2:-}" ]; then rm -rf "generations/$candidate"; fi
+        [ "$candidate" != "$passed" ] || passed=none
+    done
     surplus=$((-request_keep - 1))
     for candidate in $(generations); do surplus=$((surplus + 1)); done
     for candidate in $(generations); do
@@ -217,22 +294,23 @@ check_expectation() {
 
 # Runs in the staging directory, which holds `files/` and their digests.
 install() {
-    sha256sum -c digests >/dev/null 2>&1 || fail disk_full "the disk did not keep what was written to it"
     enter_path
     check_expectation
     files=.staging-$request_nonce/files
-    chown "$request_owner_id:$request_group_id" "$files" "$files"/* 2>/dev/null ||
-        fail permission "cannot give files to $request_owner_id:$request_group_id"
-    chmod "$request_directory_mode" "$files"
+    [ -d "$files" ] || fail concurrent_change "another run has cleared $request_path"
+    (cd "$files/.." && sha256sum -c digests) >/dev/null 2>&1 ||
+        fail disk_full "the disk did not keep what was written to it"
+    own_directory "$files"
+    own_files "$files"
     check_attributes "$files"
     if command -v restorecon >/dev/null 2>&1; then restorecon -RF "$files" >/dev/null 2>&1; fi
     sync "$files"/* "$files" 2>/dev/null || sync
 
     own_directory .
-    mkdir generations 2>/dev/null
-    [ -d generations ] && [ ! -L generations ] || fail bad_path "$request_path/generations is not a directory"
+    [ -d generations ] || mkdir generations 2>/dev/null || cannot_create generations
     own_directory generations
-    generation=$(successor "$(generations | tail -n 1)")
+    for generation in $(generations); do :; done
+    generation=$(successor "${generation:-}")
     mv -T -- "$files" "generations/$generation" 2>/dev/null ||
         fail concurrent_change "another run has taken generation $generation"
     make_link "$generation"
@@ -248,14 +326,7 @@ repair() {
     own_directory .
     own_directory generations
     own_directory "generations/$request_current"
-    # shellcheck disable=SC2086  # to be split into words
-    set -- $request_files
-    while [ $# -gt 2 ]; do
-        file=generations/$request_current/$3
-        [ -f "$file" ] && [ ! -L "$file" ] && chown "$request_owner_id:$request_group_id" "$file" 2>/dev/null &&
-            chmod "$1" "$file" 2>/dev/null || fail permission "cannot set owner, group and mode of $request_path/$file"
-        shift 3
-    done
+    own_files "generations/$request_current"
     check_attributes "generations/$request_current"
     tidy "$request_current"
     say "repaired $request_current"
@@ -263,8 +334,10 @@ repair() {
 
 # The one place where a secret leaves a gateway: the raw response, so that files can be rendered from it again.
 read_response() {
-    cd -P -- "$request_path/generations/$request_current" 2>/dev/null &&
-        [ -f credentials.json ] && [ ! -L credentials.json ] || fail bad_path "cannot read the installed response"
+    for directory in "$request_path" "$request_path/generations" "$request_path/generations/$request_current"; do
+        [ ! -L "$directory" ] && cd -P -- "$directory" 2>/dev/null || fail bad_path "cannot enter $directory"
+    done
+    [ -f credentials.json ] && [ ! -L credentials.json ] || fail bad_path "cannot read the installed response"
     say "response"
     cat credentials.json
     say ""
@@ -272,9 +345,10 @@ read_response() {
 
 remove() {
     enter_path
-    rm -f current
-    rm -rf generations .staging-* .current-*
-    rm -f .lock
+    rm -f current 2>/dev/null
+    rm -rf generations .staging-* .current-* 2>/dev/null
+    [ ! -e generations ] && [ ! -L current ] || fail permission "cannot remove everything in $request_path"
+    rm -rf .lock
     cd / && rmdir "$request_path" 2>/dev/null
     say "removed"
 }

@@ -11,14 +11,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-
-from shell.host import Host
-
-SHELLS = ("dash", "bash", "busybox")
+from shell.host import SHELLS, Host
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -46,7 +44,7 @@ def plain_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     # not below tmp_path, which only the user who runs the tests may enter
     tools = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     tools.chmod(0o755)
-    argv = (str(tools / "sh"),)
+    argv: tuple[str, ...] = (str(tools / "sh"),)
     if name == "busybox":
         applets = subprocess.run([executable, "--list"], capture_output=True, text=True, check=True).stdout.split()
         for applet in applets:
@@ -62,7 +60,7 @@ def plain_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def host(plain_host: Host, tmp_path: Path) -> Host:
     """A gateway that holds nothing yet."""
-    return plain_host.at(tmp_path / "etc" / "thingstream" / "pointperfect")
+    return replace(plain_host, path=tmp_path / "etc" / "thingstream" / "pointperfect", outputs=[])
 
 
 @pytest.fixture
@@ -89,8 +87,10 @@ def owner() -> pwd.struct_passwd:
 
 @pytest.fixture(scope="session")
 def group(owner: pwd.struct_passwd) -> grp.struct_group:
-    """Some group whose number is no other number of the tests."""
-    return next(group for group in grp.getgrall() if group.gr_gid not in (0, os.getegid(), owner.pw_uid, owner.pw_gid))
+    """Some group that shares neither its name nor its number with a user of the tests."""
+    users = {user.pw_name for user in pwd.getpwall()}
+    numbers = {0, os.getegid(), owner.pw_uid, owner.pw_gid}
+    return next(group for group in grp.getgrall() if group.gr_name not in users and group.gr_gid not in numbers)
 
 
 @pytest.fixture

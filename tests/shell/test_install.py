@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import itertools
 import os
 import pwd
 import stat
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
-
 from shell.host import DIRECTORY_MODE, MODES, MODIFIED_AT, PUBLIC, Host, bundle, plant_generation, refused, snapshot
 
 
@@ -40,8 +40,6 @@ def test_first_installation(host: Host, umask: int) -> None:
     for name, file in bundle("a").items():
         assert (host.path / "current" / name).read_bytes() == file.content
         assert (host.path / "current" / name).stat().st_mtime == MODIFIED_AT.timestamp()
-    lock = host.path / ".lock"
-    assert not lock.exists() or stat.S_IMODE(lock.stat().st_mode) == 0o600
 
 
 def test_parents_that_exist_are_left_alone(host: Host, tmp_path: Path) -> None:
@@ -109,21 +107,20 @@ def test_numbers_go_up(host: Host, last: str, following: str) -> None:
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_how_many_stay(host: Host, keep: int) -> None:
-    for count in range(1, 5):
-        host.install(str(count), keep=keep)
-        first = max(1, count - keep)
-        host.assert_tidy(str(count), [f"{number:06d}" for number in range(first, count + 1)])
+    host.hold("1", "2", "3")
+    for count in (4, 5):
+        assert host.install(str(count), keep=keep) == f"{count:06d}"
+        host.assert_tidy(str(count), [f"{number:06d}" for number in range(count - keep, count + 1)])
 
 
 def test_keeping_fewer_than_before(host: Host) -> None:
-    for marker in ("a", "b", "c"):
-        host.install(marker, keep=5)
+    host.hold("a", "b", "c")
     host.install("d", keep=1)
     host.assert_tidy("d", ["000003", "000004"])
 
 
 def test_a_previous_generation_is_never_changed(host: Host) -> None:
-    host.install("a")
+    host.hold("a")
     generation = host.path / "generations" / "000001"
     before = snapshot(generation)
     host.install("b")
@@ -146,7 +143,7 @@ def test_content_of_every_kind(host: Host) -> None:
 @pytest.mark.parametrize("held_before", [False, True], ids=["first", "second"])
 def test_somebody_was_faster(host: Host, tmp_path: Path, held_before: bool) -> None:
     if held_before:
-        host.install("a")
+        host.hold("a")
     held = host.checked()
     host.install("faster")
     before = snapshot(tmp_path)
@@ -154,7 +151,7 @@ def test_somebody_was_faster(host: Host, tmp_path: Path, held_before: bool) -> N
         host.install("slower", held)
     # the staging directory was there for a while, which shows in the times of the directory that held it
     changed = {name for name, look in snapshot(tmp_path).items() if look != before.get(name)}
-    assert changed <= {str(host.path.relative_to(tmp_path)), str((host.path / ".lock").relative_to(tmp_path))}
+    assert changed <= {str(host.path.relative_to(tmp_path))}
     assert host.marker == "faster"
     assert host.leftovers == []
 
@@ -169,6 +166,32 @@ def test_what_was_there_is_gone(host: Host) -> None:
     assert host.leftovers == []
     host.install("b")
     assert host.marker == "b"
+
+
+def test_what_other_tests_start_from(host: Host) -> None:
+    """They make an installation themselves, for speed: it is just what the script makes."""
+    host.install("a")
+    installed = snapshot(host.path)
+    host.remove()
+    host.hold("a")
+    held = snapshot(host.path)
+    assert list(held) == list(installed)
+    for name, (_inode, mode, uid, gid, links, _modified, _changed, content) in held.items():
+        assert (mode, uid, gid, links, content) == (*installed[name][1:5], installed[name][-1])
+
+
+def test_nothing_is_switched_before_it_is_on_the_disk(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    noted = """
+sync() { echo sync >>"$LOG"; command sync "$@"; }
+mv() { case $* in *" current") echo switch >>"$LOG" ;; *generations/*) echo move >>"$LOG" ;; esac; command mv "$@"; }
+"""
+    monkeypatch.setattr(gateway, "SCRIPT", noted + gateway.SCRIPT)
+    replace(host, environment={"LOG": str(log)}).install("a")
+    steps = log.read_text().split()
+    assert [step for step, _repeated in itertools.groupby(steps)] == ["sync", "move", "switch", "sync"]
 
 
 class Watcher(threading.Thread):
@@ -220,9 +243,10 @@ def watched(path: Path) -> Iterator[Watcher]:
 def test_no_secret_is_readable_at_any_moment(host: Host) -> None:
     careless = replace(host, umask=0)
     careless.path.parent.mkdir(parents=True)
+    first = careless.checked()
     with watched(host.path) as watcher:
         for count in range(20):
             # the most permissive directories that one can ask for: nothing but the modes of the files protects them
-            careless.install(str(count), directory_mode=0o755)
+            careless.install(str(count), careless.believing(first), directory_mode=0o755)
     assert watcher.violations == set()
     assert {".staging", "gateway.sh", "files", "client.key", "generations", "current"} <= watcher.seen

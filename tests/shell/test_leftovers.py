@@ -8,8 +8,7 @@ from shell.host import Host, plant_generation, plant_leftovers, snapshot
 
 
 def test_the_next_installation_clears_up(host: Host) -> None:
-    host.install("a")
-    host.install("b")
+    host.hold("a", "b")
     plant_leftovers(host)
     plant_generation(host, "000003", "dead")
     plant_generation(host, "000005", "dead too")
@@ -27,8 +26,7 @@ def test_a_first_installation_clears_up(host: Host) -> None:
 
 
 def test_repair_clears_up(host: Host) -> None:
-    for marker in ("a", "b", "c"):
-        host.install(marker, keep=1)
+    host.hold("a", "b", "c")
     plant_leftovers(host)
     plant_generation(host, "000004", "dead")
     plant_generation(host, "000009", "dead too")
@@ -42,8 +40,7 @@ def test_repair_clears_up(host: Host) -> None:
 
 
 def test_what_was_kept_outlives_leftovers(host: Host) -> None:
-    for marker in ("a", "b", "c"):
-        host.install(marker, keep=2)
+    host.hold("a", "b", "c")
     for name in ("000004", "000005", "000006"):
         plant_generation(host, name, "dead")
     host.install("d", keep=2)
@@ -51,7 +48,7 @@ def test_what_was_kept_outlives_leftovers(host: Host) -> None:
 
 
 def test_foreign_files_stay(host: Host) -> None:
-    host.install("a")
+    host.hold("a")
     foreign = [
         host.path / "README",
         host.path / ".hidden",
@@ -71,15 +68,13 @@ def test_foreign_files_stay(host: Host) -> None:
 
 
 def test_repair_prunes_to_what_is_to_be_kept(host: Host) -> None:
-    for marker in ("a", "b", "c"):
-        host.install(marker, keep=2)
+    host.hold("a", "b", "c")
     host.repair(keep=0)
     host.assert_tidy("c", ["000003"])
 
 
 def test_after_going_back_to_a_previous_generation(host: Host) -> None:
-    for marker in ("a", "b"):
-        host.install(marker)
+    host.hold("a", "b")
     link = host.path / "current"
     link.unlink()
     link.symlink_to("generations/000001")

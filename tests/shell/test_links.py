@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
-
-from shell.host import Host, bundle, plant_generation, refused, snapshot
+from shell.host import Host, bundle, outcome, plant_generation, refused, snapshot
 
 SECRET = "a secret of somebody else"
 
@@ -54,7 +54,7 @@ def change(host: Host, command: str, held: gateway.Held, nonce: str = "planted")
 
 @pytest.mark.parametrize("command", ["install", "repair", "remove", "read_response"])
 def test_the_path_itself(host: Host, outside: Path, command: str) -> None:
-    host.install("a")
+    host.hold("a")
     held = host.checked()
     replace_by_link(host.path, outside)
     before = snapshot(outside)
@@ -68,7 +68,7 @@ def test_the_path_itself(host: Host, outside: Path, command: str) -> None:
 @pytest.mark.parametrize("command", ["install", "repair"])
 @pytest.mark.parametrize("name", ["generations", "generations/000001"])
 def test_a_directory(host: Host, outside: Path, name: str, command: str) -> None:
-    host.install("a")
+    host.hold("a")
     held = host.checked()
     replace_by_link(host.path / name, outside / name)
     before = snapshot(outside)
@@ -79,9 +79,21 @@ def test_a_directory(host: Host, outside: Path, name: str, command: str) -> None
     assert host.leftovers == []
 
 
+@pytest.mark.parametrize("target", ["generations", "files", "absent"])
+def test_a_first_installation_into_a_directory(host: Host, outside: Path, target: str) -> None:
+    host.path.mkdir(parents=True)
+    (host.path / "generations").symlink_to(outside / target)
+    before = snapshot(outside)
+    with refused("bad_path"):
+        host.install("a")
+    assert snapshot(outside) == before
+    assert host.leftovers == []
+    assert not (host.path / "current").is_symlink()
+
+
 @pytest.mark.parametrize("name", ["generations", "generations/000001"])
 def test_a_response_behind_a_directory(host: Host, outside: Path, name: str) -> None:
-    host.install("a")
+    host.hold("a")
     held = host.checked()
     replace_by_link(host.path / name, outside / name)
     with refused("bad_path"):
@@ -90,7 +102,8 @@ def test_a_response_behind_a_directory(host: Host, outside: Path, name: str) -> 
 
 
 def test_the_next_generation(host: Host, outside: Path) -> None:
-    host.install("a")
+    host.hold("a")
+    shutil.rmtree(outside / "files")  # there is room for what somebody moves there by mistake
     (host.path / "generations" / "000002").symlink_to(outside)
     before = snapshot(outside)
     with refused("bad_path", "concurrent_change"):
@@ -101,20 +114,19 @@ def test_the_next_generation(host: Host, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["install", "repair", "remove"])
-@pytest.mark.parametrize("target", [".lock", "absent"])
+@pytest.mark.parametrize("target", ["files", ".lock", "absent"])
 def test_the_lock(host: Host, outside: Path, command: str, target: str) -> None:
-    host.install("a")
+    """It is no lock of a run that is there, so that it is refused or taken away, but not followed."""
+    host.hold("a")
     replace_by_link(host.path / ".lock", outside / target)
     before = snapshot(outside)
-    with refused("bad_path"):
-        change(host, command, host.checked())
+    assert outcome(lambda: change(host, command, host.checked())) in ("done", "bad_path")
     assert snapshot(outside) == before
-    assert host.marker == "a"
-    assert host.leftovers in ([], [".lock"])
+    assert host.marker in ("a", "b", None)
 
 
 def test_the_staging_directory(host: Host, outside: Path) -> None:
-    host.install("a")
+    host.hold("a")
     (host.path / ".staging-planted").symlink_to(outside)
     before = snapshot(outside)
     with refused("bad_path", "concurrent_change", "gateway_unsupported"):
@@ -124,7 +136,7 @@ def test_the_staging_directory(host: Host, outside: Path) -> None:
 
 
 def test_the_link_that_is_to_be_renamed(host: Host, outside: Path) -> None:
-    host.install("a")
+    host.hold("a")
     (host.path / ".current-planted").symlink_to(outside)
     before = snapshot(outside)
     with refused("bad_path"):
@@ -135,7 +147,7 @@ def test_the_link_that_is_to_be_renamed(host: Host, outside: Path) -> None:
 
 
 def test_current_is_a_directory(host: Host) -> None:
-    host.install("a")
+    host.hold("a")
     link = host.path / "current"
     link.unlink()
     link.mkdir()
@@ -153,12 +165,13 @@ def test_current_is_a_directory(host: Host) -> None:
 
 
 def test_current_leads_outside(host: Host, outside: Path) -> None:
-    host.install("a")
+    host.hold("a")
     replace_by_link(host.path / "current", outside)
     before = snapshot(outside)
     held = host.checked()
     assert (held.current, held.record, held.digests, held.files) == (None, None, {}, {})
-    assert "outside" not in host.outputs[-1].replace(f"current {outside}", "").replace(f"-> {outside}", "")
+    assert '"outside"' not in host.outputs[-1]
+    assert hashlib.sha256(SECRET.encode()).hexdigest() not in host.outputs[-1]
     host.install("b")
     assert host.marker == "b"
     assert snapshot(outside) == before
@@ -167,7 +180,7 @@ def test_current_leads_outside(host: Host, outside: Path) -> None:
 @pytest.mark.parametrize("target", ["generations/000001", "generations/000009", "{path}/generations/000001", "nowhere"])
 def test_current_leads_nowhere_or_is_absolute(host: Host, target: str) -> None:
     """Whatever somebody did to the link, the next installation makes a good one."""
-    host.install("a")
+    host.hold("a")
     shutil.rmtree(host.path / "generations" / "000001")
     if target.startswith("{"):
         plant_generation(host, "000001", "a")
@@ -179,7 +192,7 @@ def test_current_leads_nowhere_or_is_absolute(host: Host, target: str) -> None:
 
 @pytest.mark.parametrize("name", ["client.key", "thing.json", "credentials.json"])
 def test_a_file(host: Host, outside: Path, name: str) -> None:
-    host.install("a")
+    host.hold("a")
     replace_by_link(host.path / "current" / name, outside / name)
     before = snapshot(outside)
     held = host.checked()
@@ -202,7 +215,7 @@ def test_a_file(host: Host, outside: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["generations", "generations/000001", "generations/000001/client.key"])
 def test_removal(host: Host, outside: Path, name: str) -> None:
-    host.install("a")
+    host.hold("a")
     held = host.checked()
     replace_by_link(host.path / name, outside / name.rpartition("/")[2])
     (host.path / ".staging-x").symlink_to(outside)
@@ -214,7 +227,7 @@ def test_removal(host: Host, outside: Path, name: str) -> None:
 
 
 def test_tidying(host: Host, outside: Path) -> None:
-    host.install("a")
+    host.hold("a")
     (host.path / ".staging-x").symlink_to(outside)
     (host.path / ".current-x").symlink_to(outside)
     before = snapshot(outside)

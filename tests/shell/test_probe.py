@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
-
 from shell.host import DIRECTORY_MODE, MODES, Host, bundle, plant_generation, plant_leftovers, refused, snapshot
 
 
@@ -35,7 +34,7 @@ def test_nothing_there(host: Host, tmp_path: Path) -> None:
 
 
 def test_an_installation(host: Host, tmp_path: Path) -> None:
-    host.install("a")
+    host.hold("a")
     before = snapshot(tmp_path)
     held = host.checked()
     assert snapshot(tmp_path) == before
@@ -54,7 +53,7 @@ def test_an_installation(host: Host, tmp_path: Path) -> None:
 
 
 def test_leftovers_are_seen_and_left_alone(host: Host, tmp_path: Path) -> None:
-    host.install("a")
+    host.hold("a")
     leftovers = plant_leftovers(host)
     plant_generation(host, "000007", "dead")
     before = snapshot(tmp_path)
@@ -66,8 +65,7 @@ def test_leftovers_are_seen_and_left_alone(host: Host, tmp_path: Path) -> None:
 
 def test_every_generation_of_every_path(host: Host, tmp_path: Path) -> None:
     other = host.at(host.path.with_name("cloudlocate"))
-    for marker in ("a", "b", "c"):
-        host.install(marker, keep=2)
+    host.hold("a", "b", "c")
     other.install("x")
     before = snapshot(tmp_path)
     nowhere = str(tmp_path / "nowhere")
@@ -81,7 +79,7 @@ def test_every_generation_of_every_path(host: Host, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["absent", "cut", "binary", "directory", "link"])
 def test_a_record_that_cannot_be_read_is_none(host: Host, damage: str) -> None:
-    host.install("a")
+    host.hold("a")
     record = host.path / "current" / "thing.json"
     text = record.read_bytes()
     record.unlink()
@@ -100,7 +98,7 @@ def test_a_record_that_cannot_be_read_is_none(host: Host, damage: str) -> None:
 
 
 def test_digests_are_of_what_lies_there(host: Host) -> None:
-    host.install("a")
+    host.hold("a")
     key = host.path / "current" / "client.key"
     key.write_bytes(b"another")
     (host.path / "current" / "ca.crt").unlink()
@@ -139,7 +137,9 @@ def test_a_file_in_the_way(host: Host) -> None:
         host.at(host.path / "below").checked()
 
 
-@pytest.mark.parametrize(("mode", "accepted"), [(0o777, False), (0o773, False), (0o1777, True), (0o775, True)])
+@pytest.mark.parametrize(
+    ("mode", "accepted"), [(0o777, False), (0o773, False), (0o776, False), (0o1777, True), (0o775, True)]
+)
 def test_below_a_directory_that_everybody_may_write(host: Host, tmp_path: Path, mode: int, accepted: bool) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -160,7 +160,7 @@ def test_a_path_that_everybody_may_write(host: Host) -> None:
 
 
 def test_a_path_that_everybody_may_write_but_that_is_ours(host: Host) -> None:
-    host.install("a")
+    host.hold("a")
     host.path.chmod(0o777)
     assert host.drift(host.checked()) == ["./"]
 
@@ -175,7 +175,7 @@ def test_a_path_of_somebody_else(host: Host, owner: pwd.struct_passwd) -> None:
 
 
 def test_drift_names_what_differs(host: Host) -> None:
-    host.install("a")
+    host.hold("a")
     current = host.path / "current"
     (current / "client.key").chmod(0o644)
     (current / "ca.crt").chmod(0o600)

@@ -510,7 +510,6 @@ def test_a_survey_of_too_few_or_too_many_paths_is_not_understood(paths: int) -> 
         "/etc/thingstream",
         "/srv",
         '/a b/c\'d/"e"/$(f)',
-        "/grüße/日本",
         "/-rf",
         "/a/.hidden",
         "/a/...",
@@ -543,7 +542,7 @@ def test_paths_that_are_taken(path: str) -> None:
         "/etc/a\udcffb",
         "/etc/a\u2028b",
         "/" + "x" * 512,
-        "/" + "ü" * 256,
+        "/grüße/日本",
     ],
 )
 def test_paths_that_are_refused(path: str) -> None:
@@ -776,8 +775,8 @@ def test_a_path_with_quotes_stays_one_word() -> None:
     connection = Answering(framed("installed 000003"))
     install(connection, replace(HELD, path="/etc/it's; touch x/$(id)"))
     command = connection.sent[0][0]
-    assert "mkdir -p '/etc/it'\"'\"'s; touch x'" in command
-    assert "mkdir -p '/etc/it'\"'\"'s; touch x/$(id)/.staging-0123abcd'" in command
+    assert command.startswith("p='/etc/it'\"'\"'s; touch x/$(id)';")
+    assert "touch" not in command.partition("';")[2]
 
 
 def test_the_first_install_expects_no_current() -> None:

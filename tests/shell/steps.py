@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes something happen just before the n-th command of a run: every moment of it can be tried, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from shell.host import Host
+
+COMMANDS = "cat chmod chown flock id ln ls mkdir mv readlink rm rmdir sha256sum sync tail".split()  # noqa: SIM905
+
+AtStep = Callable[[int, str], Host]
+
+
+@contextlib.contextmanager
+def stepping(monkeypatch: pytest.MonkeyPatch, host: Host, tmp_path: Path) -> Iterator[AtStep]:
+    """Gives a function that returns the host on which something happens at a step.
+
+    Every command of the script becomes a shell function that counts and then calls the program, so that it works with
+    programs that are built into the shell, too.
+    """
+    counts = tmp_path / "steps"
+    counts.mkdir()
+    if host.user is None:
+        counts.chmod(0o700)
+    numbers = itertools.count()
+    prelude = """
+step() {
+    [ -n "${STEP:-}" ] || return 0
+    read -r steps <"$STEPS"
+    steps=$((steps + 1))
+    echo "$steps" >"$STEPS"
+    [ "$steps" -ne "$STEP" ] || eval "$STEP_ACTION"
+}
+"""
+    prelude += "".join(f'{name}() {{ step; command {name} "$@"; }}\n' for name in COMMANDS)
+
+    def at_step(step: int, action: str) -> Host:
+        count = counts / str(next(numbers))
+        count.write_text("0\n")
+        return replace(host, environment={"STEP": str(step), "STEPS": str(count), "STEP_ACTION": action})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway, "SCRIPT", prelude + gateway.SCRIPT)
+        yield at_step

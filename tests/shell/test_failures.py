@@ -1,0 +1,292 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a gateway cannot do: found out before anything is asked, or nothing is switched and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from shell.host import Host, outcome, refused, snapshot
+
+NEEDED = "cat chmod chown id ln ls mkdir mv rm rmdir sha256sum sync tar".split()  # noqa: SIM905
+OPTIONAL = ["df", "flock", "getent", "restorecon"]
+SYSTEM_PATH = "PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin\n"
+
+
+def lifecycle(host: Host) -> None:
+    host.hold("a", "b", "c")
+    host.repair()
+    assert gateway.read_response(host.execute, host.probe()).startswith(b"credentials.json of c\n")
+    host.assert_tidy("c", ["000002", "000003"])
+    host.remove()
+    assert not host.path.exists()
+
+
+# ---- programs ----
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+    """Hides programs, even those that are built into the shell, as BusyBox may have them."""
+    hidden = f'command() {{ case $2 in {"|".join(programs)}) return 1 ;; esac; type "$2"; }}\n'
+    hidden += "".join(f'{name}() {{ echo "sh: {name}: not found" >&2; return 127; }}\n' for name in programs)
+    monkeypatch.setattr(gateway, "SCRIPT", hidden + gateway.SCRIPT)
+
+
+@pytest.mark.parametrize("program", NEEDED)
+def test_a_program_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
+    without(monkeypatch, program)
+    with pytest.raises(ProvisioningError, match=rf"\b{program}\b") as caught:
+        host.checked()
+    assert caught.value.code == "gateway_unsupported"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_programs_that_are_not_needed_are_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, *OPTIONAL)
+    lifecycle(host)
+
+
+def test_no_other_program_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With nothing but the programs that the probe asks for, all of it works."""
+    assert SYSTEM_PATH in gateway.SCRIPT
+    monkeypatch.setattr(gateway, "SCRIPT", gateway.SCRIPT.replace(SYSTEM_PATH, ""))
+    asked_for = re.search(r"missing_tools ((?:[a-z0-9]+ ?)+)\n", gateway.SCRIPT)
+    assert asked_for
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", *asked_for.group(1).split()):
+        found = shutil.which(name, path=f"{host.tools}:/usr/bin:/bin")
+        assert found
+        (tools / name).symlink_to(Path(found).resolve())
+    lifecycle(replace(host, tools=tools, environment={"PATH": str(tools)}))
+
+
+def test_mv_without_the_option(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = """
+mv() { case $1 in -T) echo "mv: invalid option -- 'T'" >&2; return 1;; esac; command mv "$@"; }
+"""
+    monkeypatch.setattr(gateway, "SCRIPT", old + gateway.SCRIPT)
+    with pytest.raises(ProvisioningError, match="mv -T") as caught:
+        host.checked()
+    assert caught.value.code == "gateway_unsupported"
+
+
+def test_a_shell_that_stops(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host.hold("a")
+    held = host.checked()
+    before = snapshot(host.path / "generations")
+    monkeypatch.setattr(gateway, "SCRIPT", gateway.SCRIPT.replace("check_expectation\n", "exit 3\n"))
+    with refused("gateway_unsupported"):
+        host.install("b", held)
+    with refused("gateway_unsupported"):
+        host.repair(held)
+    assert snapshot(host.path / "generations") == before
+    assert host.marker == "a"
+    assert host.leftovers == []
+
+
+# ---- disks ----
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["empty", "installed"])
+def test_a_file_system_that_is_read_only(host: Host, mount: Callable[[str], Path], installed: bool) -> None:
+    host = host.at(mount("size=4m,mode=0755") / "etc" / "store")
+    host.path.parent.mkdir()
+    if installed:
+        host.hold("a")
+    held = host.checked()
+    before = snapshot(host.path.parent)
+    mount("ro")
+    with refused("permission"):
+        host.checked()
+    with refused("permission"):
+        host.install("b", held)
+    if installed:
+        with refused("permission"):
+            host.repair(held)
+        with refused("permission"):
+            host.remove()
+    assert snapshot(host.path.parent) == before
+
+
+def test_a_disk_that_is_almost_full(host: Host, mount: Callable[[str], Path]) -> None:
+    host = host.at(mount("size=128k,mode=0755") / "store")
+    with refused("disk_full"):
+        host.checked()
+
+
+def used(path: Path) -> tuple[int, int]:
+    """Used bytes and inodes of the file system."""
+    status = os.statvfs(path)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_files - status.f_ffree
+
+
+def sweep(host: Host, mount: Callable[[str], Path], sizes: Iterable[str]) -> int:
+    """Installs while the disk grows until there is room; returns how often there was none."""
+    held = host.checked()
+    generation = host.path / "generations"
+    before = snapshot(generation)
+    for count, size in enumerate(sizes):
+        mount(size)
+        code = outcome(lambda: host.install("b", held))
+        if code == "done":
+            host.assert_tidy("b", ["000001", "000002"])
+            return count
+        assert code == "disk_full"
+        assert snapshot(generation).keys() == before.keys()
+        host.assert_tidy("a", ["000001"])
+    pytest.fail("there was never enough room")
+
+
+def test_a_disk_without_room(host: Host, mount: Callable[[str], Path]) -> None:
+    host = host.at(mount("size=4m,mode=0755") / "store")
+    host.hold("a")
+    full = used(host.path)[0]
+    assert sweep(host, mount, (f"size={full + 4096 * pages}" for pages in range(1, 40, 3))) > 2
+
+
+def test_a_disk_without_inodes(host: Host, mount: Callable[[str], Path]) -> None:
+    """Every file, directory and link that an installation makes is the one too many, in turn."""
+    host = host.at(mount("size=4m,mode=0755") / "store")
+    host.hold("a")
+    full = used(host.path)[1]
+    assert sweep(host, mount, (f"nr_inodes={full + inodes}" for inodes in range(20))) > 8
+
+
+def test_a_first_installation_without_inodes(host: Host, mount: Callable[[str], Path]) -> None:
+    disk = mount("size=4m,mode=0755")
+    host = host.at(disk / "etc" / "store")
+    held = host.checked()
+    failures = 0
+    for inodes in range(1, 30):
+        mount(f"nr_inodes={used(disk)[1] + inodes}")
+        code = outcome(lambda: host.install("a", held))
+        if code == "done":
+            break
+        assert code == "disk_full"
+        failures += 1
+        assert host.marker is None
+        assert host.generations == []
+        assert host.leftovers == []
+    host.assert_tidy("a", ["000001"])
+    assert failures
+
+
+def test_a_disk_that_forgets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hold("a")
+    held = host.checked()
+    monkeypatch.setattr(gateway, "SCRIPT", f"printf x >>files/client.key\n{gateway.SCRIPT}")
+    with refused("disk_full"):
+        host.install("b", held)
+    host.assert_tidy("a", ["000001"])
+
+
+@pytest.mark.parametrize("program", ["chown", "chmod"])
+def test_a_file_system_without_attributes(host: Host, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """As FAT is one: everything seems to work, and nothing is private."""
+    host.hold("a")
+    held = host.checked("4321", "1234") if os.geteuid() == 0 else host.checked()
+    vain = 'sha256sum() { command sha256sum "$@"; command chmod 0644 files/client.key; }\n'
+    if program == "chown":
+        vain = ""
+        if os.geteuid() != 0:
+            pytest.skip("needs root")
+    monkeypatch.setattr(gateway, "SCRIPT", f"{vain}{program}() {{ :; }}\n{gateway.SCRIPT}")
+    with refused("permission"):
+        host.install("b", held)
+    host.assert_tidy("a", ["000001"])
+
+
+# ---- users ----
+
+
+@pytest.fixture
+def stranger(host: Host, owner: pwd.struct_passwd, public_path: Path) -> Iterator[Host]:
+    """A user who may not write to the place of the bundle."""
+    user = (owner.pw_uid, owner.pw_gid) if os.geteuid() == 0 else None
+    parent = public_path / "etc"
+    parent.mkdir()
+    parent.chmod(0o555 if user is None else 0o755)
+    yield replace(host, user=user).at(parent / "store")
+    parent.chmod(0o755)
+
+
+def test_a_user_who_may_not_write(stranger: Host) -> None:
+    held = stranger.probe()
+    assert held.not_writable == str(stranger.path.parent)
+    with refused("permission"):
+        gateway.require_installable(held, None, None)
+    with refused("permission"):
+        stranger.install("a", held)
+    assert list(stranger.path.parent.iterdir()) == []
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("mode", [0o750, 0o755])
+def test_a_user_who_may_not_change_what_is_there(stranger: Host, mode: int) -> None:
+    rooted = replace(stranger, user=None)
+    rooted.install("a")
+    for directory in (stranger.path, stranger.path / "generations", stranger.path / "generations" / "000001"):
+        directory.chmod(mode)
+    before = snapshot(stranger.path)
+    held = replace(rooted.probe(), owner_id=stranger.probe().user_id)
+    with refused("permission", "bad_path"):
+        stranger.checked()
+    with refused("permission"):
+        stranger.install("b", replace(held, user_id=stranger.probe().user_id))
+    codes = ("permission",) if mode == 0o755 else ("permission", "bad_path")
+    with refused(*codes):
+        stranger.repair(held)
+    with refused(*codes):
+        gateway.remove(stranger.execute, held)
+    assert snapshot(stranger.path) == before
+
+
+# ---- connections ----
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["empty", "installed"])
+def test_a_stream_that_was_cut(host: Host, installed: bool) -> None:
+    if installed:
+        host.hold("a")
+    held = host.checked()
+
+    def cut_at(share: float) -> gateway.Execute:
+        def execute(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
+            content = len(stream.rstrip(b"\0"))  # the archive ends with blocks of zeros that nobody needs
+            return host.execute(command, stream[: int(content * share)], secret)
+
+        return execute
+
+    for share in (0, 0.001, 0.02, 0.3, 0.6, 0.7, 0.8, 0.9, 0.99):
+        cut = replace(host)
+        object.__setattr__(cut, "execute", cut_at(share))
+        with refused("gateway_unsupported", "disk_full"):
+            cut.install("b", held)
+        assert host.marker == ("a" if installed else None)
+        assert host.generations == (["000001"] if installed else [])
+        assert host.leftovers == []
+
+
+def test_a_stream_that_was_cut_between_two_files(host: Host) -> None:
+    """Then the archive looks whole to tar."""
+    host.hold("a")
+    held = host.checked()
+
+    def cutting(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
+        return host.execute(command, stream[: stream.index(b"files/client.key\0")], secret)
+
+    cut = replace(host)
+    object.__setattr__(cut, "execute", cutting)
+    with refused("gateway_unsupported", "disk_full"):
+        cut.install("b", held)
+    host.assert_tidy("a", ["000001"])

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes over the connection: noise around the answer, its end, and the length of commands."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from shell.host import MODIFIED_AT, Host, refused
+
+LONGEST_COMMAND = 9000  # what dropbear takes
+
+
+def lifecycle(host: Host) -> None:
+    assert host.install("a") == "000001"
+    (host.path / "current" / "client.key").chmod(0o600)
+    assert host.drift() == ["client.key"]
+    assert host.repair() == "000001"
+    assert host.install("b") == "000002"
+    assert gateway.read_response(host.execute, host.probe()).startswith(b"credentials.json of b\n")
+    (held,) = gateway.survey(host.execute, [str(host.path)])
+    assert list(held.generations) == ["000001", "000002"]
+    host.remove()
+    assert not host.path.exists()
+
+
+BANNER = r"""printf 'Welcome to\n\n  OpenWrt\nrecord {}\ncurrent /etc\nend\n'; printf 'without a line feed '
+printf 'stty: not a tty\r\n' >&2; trap 'echo; echo Goodbye' EXIT
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_login_noise(host: Host, terminal: bool) -> None:
+    host = replace(host, banner=BANNER, terminal=terminal)
+    lifecycle(host)
+    for output in host.outputs:
+        assert output.startswith("Welcome")
+        assert output.rstrip().endswith("Goodbye")
+
+
+def test_an_odd_environment(host: Host, tmp_path: Path) -> None:
+    """Whatever the user of the gateway has set for himself, what programs print can be read."""
+    (tmp_path / "generations").mkdir()
+    environment = {
+        "LC_ALL": "C.UTF-8",
+        "TIME_STYLE": "long-iso",
+        "QUOTING_STYLE": "c",
+        "BLOCK_SIZE": "1M",
+        "CDPATH": str(tmp_path),
+        "IFS": "/0",
+        "request_keep": "5",
+    }
+    host = replace(host, environment=environment).at(host.path.with_name("it is 'quoted'"))
+    lifecycle(host)
+    free_kib = host.probe().free_kib
+    assert free_kib == pytest.approx(os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize / 1024, rel=0.1)
+
+
+def test_every_answer_begins_and_ends(host: Host) -> None:
+    lifecycle(host)
+    host.install("a")
+    with refused("concurrent_change"):
+        host.install("b", replace(host.probe(), current=None))
+    assert len(host.outputs) > 10
+    for output in host.outputs:
+        assert output.startswith("begin 1\n")
+        assert output.endswith("\nend\n")
+
+
+@pytest.mark.parametrize("lost", ["begin 1\n", "end\n"])
+def test_an_answer_that_was_cut(host: Host, lost: str) -> None:
+    def cutting(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
+        status, output, complaint = host.execute(command, standard_input, secret)
+        return status, output.replace(lost, ""), complaint
+
+    with refused("gateway_unsupported"):
+        gateway.probe(cutting, str(host.path))
+
+
+def test_no_command_is_long_or_shows_anything(host: Host, tmp_path: Path) -> None:
+    commands: list[str] = []
+
+    def listening(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
+        commands.append(command)
+        return host.execute(command, standard_input, secret)
+
+    component = "'" * 120
+    path = tmp_path / component / component
+    held = gateway.probe(listening, str(path))
+    gateway.install(
+        listening,
+        held,
+        {"client.key": gateway.File(b"a secret", 0o600)},
+        directory_mode=0o750,
+        keep=1,
+        nonce="abc",
+        modified_at=MODIFIED_AT,
+    )
+    assert (path / "current" / "client.key").read_bytes() == b"a secret"
+    assert max(map(len, commands)) < LONGEST_COMMAND
+    assert "secret" not in "".join(commands)

@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""remove: everything of ours goes, and nothing of anybody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from shell.host import Host, outcome, plant_generation, plant_leftovers, refused, snapshot
+
+
+def test_everything_goes(host: Host) -> None:
+    host.hold("a", "b")
+    held = host.checked()
+    host.remove()
+    assert not host.path.exists()
+    assert host.path.parent.is_dir()
+    with refused("bad_path", "concurrent_change"):
+        gateway.remove(host.execute, held)
+    assert host.install("c") == "000001"
+    host.assert_tidy("c", ["000001"])
+    host.remove()
+    assert not host.path.exists()
+
+
+def test_leftovers_go_too(host: Host) -> None:
+    host.hold("a")
+    plant_leftovers(host)
+    plant_generation(host, "000007", "dead")
+    plant_generation(host, "000003-failed", "kept aside")
+    host.remove()
+    assert not host.path.exists()
+
+
+def test_only_leftovers(host: Host) -> None:
+    host.path.mkdir(parents=True)
+    plant_leftovers(host)
+    host.remove()
+    assert not host.path.exists()
+
+
+def test_foreign_files_survive(host: Host) -> None:
+    host.hold("a")
+    foreign = [host.path / "README", host.path / ".hidden", host.path / "directory" / "file"]
+    foreign[2].parent.mkdir()
+    for entry in foreign:
+        entry.write_text("mine")
+    before = [snapshot(entry) for entry in foreign]
+    for _time in range(2):
+        host.remove()
+        assert [snapshot(entry) for entry in foreign] == before
+        assert sorted(entry.name for entry in host.path.iterdir()) == [".hidden", "README", "directory"]
+
+
+def test_neighbors_survive(host: Host, tmp_path: Path) -> None:
+    neighbor = host.at(host.path.with_name("cloudlocate"))
+    neighbor.install("x")
+    before = snapshot(neighbor.path)
+    host.hold("a")
+    host.remove()
+    assert snapshot(neighbor.path) == before
+
+
+def test_what_cannot_be_removed_is_no_success(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hold("a")
+    held = host.probe()
+    monkeypatch.setattr(gateway, "SCRIPT", f"rm() {{ return 1; }}\n{gateway.SCRIPT}")
+    with refused("permission", "bad_path"):
+        gateway.remove(host.execute, held)
+    assert host.generations == ["000001"]
+
+
+def test_a_directory_that_is_named_current(host: Host) -> None:
+    host.hold("a")
+    link = host.path / "current"
+    link.unlink()
+    link.mkdir()
+    (link / "file").write_text("mine")
+    outcome(host.remove)
+    assert (link / "file").read_text() == "mine"

@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tools say about gateway.sh without running it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+
+SCRIPT = Path(gateway.__file__).with_name("gateway.sh")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["shellcheck", "--shell=sh", "--severity=style"],
+        ["dash", "-n"],
+        ["bash", "--posix", "-n"],
+        ["busybox", "ash", "-n"],
+    ],
+    ids=" ".join,
+)
+def test_no_complaint(find_program: Callable[[str], str], command: list[str]) -> None:
+    find_program(command[0])
+    result = subprocess.run([*command, str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_plain_text() -> None:
+    text = SCRIPT.read_bytes()
+    assert text.isascii()
+    assert b"\r" not in text
+    assert text.endswith(b"say end\n")
+    assert text.decode() == gateway.SCRIPT
+    assert "<<" not in gateway.SCRIPT, "some shells write a here-document to a temporary file"
