@@ -66,7 +66,11 @@ class ZtpActionBase(ActionBase):
         no_log = context.no_log
         context.no_log = no_log or secret
         try:
-            answer = self._low_level_execute_command(command, in_data=standard_input)
+            # Without the name of the shell Ansible appends a `sleep`, against a race of terminals. There is none here,
+            # and gateway.py would notice an answer that is cut.
+            answer = self._low_level_execute_command(
+                command, in_data=standard_input, executable=self._play_context.executable
+            )
         except AnsibleConnectionFailure as error:
             raise GatewayUnreachable(str(error)) from None
         finally:

@@ -101,13 +101,18 @@ class Held:
         return bool(self.ancestors) and self.ancestors[-1][0] == self.path
 
 
-def probe(execute: Execute, path: str, owner: str | None = None, group: str | None = None) -> Held:
+def probe(
+    execute: Execute, path: str, owner: str | None = None, group: str | None = None, *, thorough: bool = False
+) -> Held:
     """Looks at one path on the gateway, in one remote command that changes nothing.
 
+    :param thorough: also look for what could make an installation fail; without it that is done only where nothing is
+        installed yet, because it takes as long again.
     :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
     """
     check_path(path)
-    answer = _run(execute, _request("probe", path, owner=owner or "", group=group or ""))
+    asked = {"owner": owner or "", "group": group or "", "thorough": "yes" if thorough else "no"}
+    answer = _run(execute, _request("probe", path, **asked))
     held = _read_probe(path, answer)
     return replace(
         held,
@@ -124,7 +129,7 @@ def survey(execute: Execute, paths: Sequence[str]) -> list[Held]:
     for path in paths:
         check_path(path)
     arguments = "set -- " + " ".join(shlex.quote(path) for path in paths) + "\n"
-    answer = _run(execute, arguments + _request("survey", paths[0], owner="", group=""))
+    answer = _run(execute, arguments + _request("survey", paths[0], owner="", group="", thorough="no"))
     sections = _sections(answer, "path")[1:]
     if len(sections) != len(paths):
         raise _not_understood()
@@ -452,10 +457,7 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         path=path,
         user_id=int(user.group(1)),
         user_name=_readable(user.group(2) or user.group(1))[:LONGEST_NAME],
-        groups={
-            int(number): _readable(name or number)[:LONGEST_NAME]
-            for number, name in _GROUPS.findall(identity.partition(" gid=")[2].partition(" context=")[0])
-        },
+        groups=_groups(identity.partition(" gid=")[2].partition(" context=")[0]),
         owner_id=_number(values.get("owner_id")),
         group_id=_number(values.get("group_id")),
         ancestors=[(name, listing[name]) for name in _ancestors(path) if name in listing],
@@ -474,6 +476,14 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
             if _GENERATION.fullmatch(name)
         },
     )
+
+
+def _groups(text: str) -> dict[int, str]:
+    """``0(root) groups=0(root),5`` -> number to name, the primary group first; nameless ones by their number."""
+    groups: dict[int, str] = {}
+    for number, name in _GROUPS.findall(text):
+        groups.setdefault(int(number), _readable(name or number)[:LONGEST_NAME])
+    return groups
 
 
 def _listed(line: str) -> tuple[str, Attributes]:

@@ -33,7 +33,8 @@ fail() {
     exit 0
 }
 
-# ---- probe: look at everything, change nothing, one fork per question ----
+# ---- probe: look at everything, change nothing. Starting a program is what costs time here: where credentials are in
+# order, there are two of them, ls and sha256sum. ----
 
 # Prints the numeric ID of a user or group; the files are read first because BusyBox has no getent.
 find_id() { # database name
@@ -47,6 +48,36 @@ find_id() { # database name
     if command -v getent >/dev/null 2>&1; then
         getent "$1" "$2" | while IFS=: read -r _ _ number _; do say "$number"; done
     fi
+}
+
+# Sets `name` to that of a numeric user or group, or to the number where the files do not know it.
+find_name() { # database number
+    name=$2
+    while IFS=: read -r entry _ number _; do
+        [ "$number" != "$2" ] || { name=$entry && return; }
+    done <"/etc/$1"
+}
+
+# Prints what `id` prints, without starting a program where /proc tells it.
+print_identity() {
+    user='' primary='' groups=''
+    [ ! -r "/proc/$$/status" ] || while read -r key first second rest; do
+        case $key in
+            Uid:) user=$second ;;
+            Gid:) primary=$second ;;
+            Groups:) groups="$first $second $rest" ;;
+        esac
+    done <"/proc/$$/status"
+    if [ -z "$user" ] || [ -z "$primary" ]; then
+        say "identity $(id)"
+        return
+    fi
+    find_name passwd "$user"
+    identity="uid=$user($name)"
+    find_name group "$primary"
+    identity="$identity gid=$primary($name) groups=$primary"
+    for number in $groups; do identity="$identity,$number"; done
+    say "identity $identity"
 }
 
 # Prints the record of the generation that is the working directory.
@@ -79,24 +110,30 @@ enter_current() {
     esac
 }
 
+# What matters only to a run that is about to ask the platform and to install the answer.
+probe_thoroughly() { # the existing directory nearest to the path
+    # the one tool option that old BusyBox versions lack
+    case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
+        *option*) say "missing mv -T" ;;
+    esac
+    # BusyBox tells root that everything is writable; the attempt to remove what does not exist tells the truth
+    case $(rmdir -- "$1/.thingstream-absent" 2>&1) in
+        *[Rr]ead-only*) say "not_writable $1" ;;
+    esac
+    say "@space"
+    df -Pk "$1" 2>/dev/null
+    say "@"
+}
+
 probe() {
-    say "identity $(id)"
+    print_identity
     missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink
     [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
     [ -z "$request_group" ] || say "group_id $(find_id group "$request_group")"
     nearest=$request_path
     until [ -d "${nearest:-/}" ]; do nearest=${nearest%/*}; done
-    # BusyBox tells root that everything is writable; the attempt to remove what does not exist tells the truth
     [ -w "${nearest:-/}" ] || say "not_writable ${nearest:-/}"
-    case $(rmdir -- "$nearest/.thingstream-absent" 2>&1) in
-        *[Rr]ead-only*) say "not_writable ${nearest:-/}" ;;
-    esac
-    if [ ! -L "$request_path/current" ]; then
-        # a first installation: the one tool option that old BusyBox versions lack
-        case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
-            *option*) say "missing mv -T" ;;
-        esac
-    fi
+    if [ "$request_thorough" = yes ] || [ ! -L "$request_path/current" ]; then probe_thoroughly "${nearest:-/}"; fi
 
     # the directories from / down to the path, then what is in it, in `generations` and in the current generation
     set --
@@ -118,8 +155,6 @@ probe() {
     fi
     say "@listing"
     ls -ldn / "$@" 2>/dev/null
-    say "@space"
-    df -Pk "${nearest:-/}" 2>/dev/null
     say "@"
 }
 
@@ -168,7 +203,12 @@ take_lock() {
             take_over_lock
         fi
     }
-    trap 'rm -rf "$request_path/.lock" "$request_path/.current-${request_nonce:-none}"' EXIT
+    trap 'release_lock' EXIT
+}
+
+release_lock() {
+    [ "$(readlink "$request_path/.lock")" != "$me" ] || rm -f "$request_path/.lock"
+    rm -rf "$request_path/.current-${request_nonce:-none}"
 }
 
 take_over_lock() {
@@ -177,11 +217,14 @@ take_over_lock() {
     if [ -n "$owner" ] && [ "$(identify "${process%%.*}")" = "$owner" ]; then
         fail concurrent_change "another run is changing $request_path"
     fi
-    # of several runs that notice a dead one, a single one moves its lock away
     aside=.staging-lock-$$
-    mv -T -- .lock "$aside" 2>/dev/null && [ "$(readlink "$aside")" = "$owner" ] && ln -sn "$me" .lock 2>/dev/null ||
+    mv -T -- .lock "$aside" 2>/dev/null || fail concurrent_change "another run is changing $request_path"
+    if [ "$(readlink "$aside")" != "$owner" ]; then
+        mv -T -- "$aside" .lock # the lock of a run that was faster in noticing the dead one
         fail concurrent_change "another run is changing $request_path"
+    fi
     rm -rf "$aside"
+    ln -sn "$me" .lock 2>/dev/null || fail concurrent_change "another run is changing $request_path"
 }
 
 # A process as boot.number.start, the same for nobody else; without /proc only the number.
@@ -240,7 +283,7 @@ own_files() { # directory
     set -- $request_files
     while [ $# -gt 2 ]; do
         file=$directory/$3
-        [ -f "$file" ] && [ ! -L "$file" ] && chown "$request_owner_id:$request_group_id" "$file" 2>/dev/null &&
+        [ -f "$file" ] && [ ! -L "$file" ] && chown -h "$request_owner_id:$request_group_id" "$file" 2>/dev/null &&
             chmod "$1" "$file" 2>/dev/null || fail permission "cannot set owner, group and mode of $request_path/$file"
         shift 3
     done

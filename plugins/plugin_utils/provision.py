@@ -90,6 +90,9 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
     pending = _pending(order, world, held)
     if decision.remedy == "nothing" and pending is None:
         return _outcome("none", decision.reason, order, held, held.record, held.current)
+    asking = decision.remedy == "ask" or pending is not None
+    if asking and held.current is not None:
+        held = _look(order, world, thorough=True)
     gateway.require_installable(held, order.owner, order.group)
     if decision.remedy == "ask":
         api.check_request(order.token, order.given_name, order.endpoint.url)
@@ -97,7 +100,7 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
         predicted = "renewed" if pending is not None else _PREDICTED[decision.remedy]
         action = "created" if decision.reason == "absent" else predicted
         return _outcome(action, decision.reason, order, held, held.record, held.current)
-    if decision.remedy == "ask" or pending is not None:
+    if asking:
         return _renew(order, world, held, decision, pending)
     return _repair(order, world, held, decision)
 
@@ -116,8 +119,8 @@ def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outco
     return Outcome("removed", "absent", held.record, None, None, ())
 
 
-def _look(order: Order, world: World) -> gateway.Held:
-    held = gateway.probe(world.execute, order.layout.path, order.owner, order.group)
+def _look(order: Order, world: World, thorough: bool = False) -> gateway.Held:
+    held = gateway.probe(world.execute, order.layout.path, order.owner, order.group, thorough=thorough)
     return replace(held, record=policy.readable(held.record))
 
 

@@ -134,7 +134,7 @@ class Host:
 
     def checked(self, owner: str | None = None, group: str | None = None) -> gateway.Held:
         """What the gateway holds, after the look that comes before every change."""
-        held = self.probe(owner, group)
+        held = gateway.probe(self.execute, str(self.path), owner, group, thorough=True)
         gateway.require_installable(held, owner, group)
         return held
 
