@@ -207,8 +207,8 @@ take_lock() {
 }
 
 release_lock() {
-    [ "$(readlink "$request_path/.lock")" != "$me" ] || rm -f "$request_path/.lock"
     rm -rf "$request_path/.current-${request_nonce:-none}"
+    [ "$(readlink "$request_path/.lock")" != "$me" ] || rm -f "$request_path/.lock"
 }
 
 take_over_lock() {
