@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import random
 import secrets
@@ -16,6 +18,7 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.vault import is_encrypted
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, credentials, escrow, policy, provision
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
@@ -66,6 +69,7 @@ class ActionModule(ZtpActionBase):
         "escrow_path": {"type": "path", "default": DEFAULT_ESCROW},
         "variables_prefix": {"type": "str"},
     }
+    VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Validated arguments in, result out."""
@@ -163,6 +167,7 @@ def _order(arguments: Mapping[str, Any], inventory_name: str) -> provision.Order
     )
 
 
+@functools.cache
 def _broker_ca(path: str | None) -> str:
     source = path or api.CA_BUNDLE
     try:
@@ -174,6 +179,11 @@ def _broker_ca(path: str | None) -> str:
     if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
         raise ProvisioningError("bad_option", "broker_ca_path must hold certificates in PEM and no key.")
     return text
+
+
+# read once, before Ansible forks its workers
+with contextlib.suppress(ProvisioningError):
+    _broker_ca(None)
 
 
 def _result(outcome: provision.Outcome, order: provision.Order, with_diff: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway, inspection
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.modes import MODE_ARGUMENTS, mode
@@ -21,6 +22,7 @@ class ActionModule(ZtpActionBase):
         "paths": {"type": "list", "elements": "str", "default": [f"/etc/thingstream/{name}" for name in SERVICES]},
         **MODE_ARGUMENTS,
     }
+    VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Validated arguments in, result out."""

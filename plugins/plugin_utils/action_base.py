@@ -22,10 +22,14 @@ from .errors import GatewayUnreachable, ProvisioningError
 
 
 class ZtpActionBase(ActionBase):
-    """An action plugin with the manners of a module. A subclass has ``ARGUMENTS`` and ``perform``."""
+    """An action plugin with the manners of a module.
+
+    A subclass has ``ARGUMENTS``, the ``VALIDATOR`` made of them at import, once for all hosts, and ``perform``.
+    """
 
     TRANSFERS_FILES = False  # no temporary directory on the gateway
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {}
+    VALIDATOR = ArgumentSpecValidator({})
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Does the job with validated arguments and returns the result, ``changed`` in it."""
@@ -79,7 +83,7 @@ class ZtpActionBase(ActionBase):
 
     def _validated(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         given = {**self._from_variables(task_vars), **self._task.args}
-        checked = ArgumentSpecValidator(dict(self.ARGUMENTS)).validate(given)
+        checked = self.VALIDATOR.validate(given)
         if checked.error_messages:
             text = "; ".join(checked.error_messages)
             for name, option in self.ARGUMENTS.items():

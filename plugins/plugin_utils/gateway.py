@@ -30,7 +30,9 @@ from .errors import ERROR_CODES, ProvisioningError
 # (command, standard input, whether the answer holds a secret) -> (exit status, standard output, standard error)
 Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
 
-SCRIPT = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
+_SOURCE = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
+# What travels to a gateway, without the comments; no line of the script begins with # for another reason.
+SCRIPT = "".join(line for line in _SOURCE.splitlines(keepends=True) if not line.lstrip().startswith("#"))
 LONGEST_PATH = 512  # characters; every argument together stays far below the 9,000 that dropbear takes
 LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters

@@ -52,6 +52,8 @@ find_id() { # database name
 
 # Sets `name` to that of a numeric user or group, or to the number where the files do not know it.
 find_name() { # database number
+    name=root
+    [ "$2" != 0 ] || return 0
     name=$2
     while IFS=: read -r entry _ number _; do
         [ "$number" != "$2" ] || { name=$entry && return; }
@@ -112,6 +114,7 @@ enter_current() {
 
 # What matters only to a run that is about to ask the platform and to install the answer.
 probe_thoroughly() { # the existing directory nearest to the path
+    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink
     # the one tool option that old BusyBox versions lack
     case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
         *option*) say "missing mv -T" ;;
@@ -127,7 +130,6 @@ probe_thoroughly() { # the existing directory nearest to the path
 
 probe() {
     print_identity
-    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink
     [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
     [ -z "$request_group" ] || say "group_id $(find_id group "$request_group")"
     nearest=$request_path

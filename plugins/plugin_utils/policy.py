@@ -92,6 +92,7 @@ _TEXTS = (
     "fingerprint_sha256",
     "identity_sha256",
 )
+_LEAD_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)")
 _LONGEST_DAYS = 36500
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 _LATEST = datetime.max.replace(tzinfo=timezone.utc)
@@ -146,7 +147,7 @@ def lead_time(renew_before: str, lifetime: timedelta) -> timedelta:
 
     :raises ProvisioningError: ``bad_option``.
     """
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)", renew_before.strip(), re.ASCII)
+    match = _LEAD_TIME.fullmatch(renew_before.strip())
     number = float(match.group(1)) if match else -1
     if match and match.group(2) and number < 100:
         return lifetime * (number / 100)
