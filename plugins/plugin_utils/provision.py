@@ -92,7 +92,7 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
         return _outcome("none", decision.reason, order, held, held.record, held.current)
     asking = decision.remedy == "ask" or pending is not None
     if asking and held.current is not None:
-        held = _look(order, world, thorough=True)
+        held = _look_again(order, world, held)
     gateway.require_installable(held, order.owner, order.group)
     if decision.remedy == "ask":
         api.check_request(order.token, order.given_name, order.endpoint.url)
@@ -122,6 +122,17 @@ def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outco
 def _look(order: Order, world: World, thorough: bool = False) -> gateway.Held:
     held = gateway.probe(world.execute, order.layout.path, order.owner, order.group, thorough=thorough)
     return replace(held, record=policy.readable(held.record))
+
+
+def _look_again(order: Order, world: World, held: gateway.Held) -> gateway.Held:
+    """The look before a request: what could make the installation fail, and whether another run was faster."""
+    again = _look(order, world, thorough=True)
+    if again.current != held.current:
+        raise ProvisioningError(
+            "concurrent_change",
+            f"Another run has changed {held.path}: current is {again.current}, it was {held.current}. Run again.",
+        )
+    return again
 
 
 def _pending(order: Order, world: World, held: gateway.Held) -> escrow.Entry | None:

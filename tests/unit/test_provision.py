@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, policy, provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, gateway, policy, provision
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.provision import Order, Outcome, World
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
@@ -948,3 +948,19 @@ def test_present_again_after_absent(installed: Rig, ec_pair: Pair) -> None:
     outcome = installed.present(spartn(ec_pair))
     assert (outcome.action, outcome.generation) == ("created", "000001")
     installed.assert_in_order()
+
+
+def test_another_run_between_the_two_looks(installed: Rig, other_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided on the first look no longer holds, so that nobody is asked for what another run has fetched."""
+    look = gateway.probe
+
+    def probe(*arguments: Any, thorough: bool = False, **options: Any) -> gateway.Held:
+        if thorough:
+            monkeypatch.setattr(gateway, "probe", look)
+            replace(installed, controller="elsewhere").present(spartn(other_pair), force=True)
+        return look(*arguments, thorough=thorough, **options)
+
+    monkeypatch.setattr(gateway, "probe", probe)
+    error = installed.fails(force=True)
+    assert error.code == "concurrent_change"
+    assert "000002" in error.message
