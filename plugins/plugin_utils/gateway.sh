@@ -10,7 +10,7 @@
 # It arrives on standard input, or at the head of a tar stream, behind lines that assign request_* variables. It
 # answers between "begin 1" and "end" in lines of "keyword value", and in what a program prints from a line "@name" to
 # the next one. The controller trusts none of it.
-# Nothing here reads standard input, follows a link inside `request_path`, or shows a secret (except `read`).
+# Nothing here reads standard input, follows a link inside `request_path`, or shows a secret (except `read_response`).
 
 set -u
 umask 077
@@ -21,10 +21,6 @@ unset IFS TIME_STYLE QUOTING_STYLE BLOCK_SIZE BLOCKSIZE POSIXLY_CORRECT CDPATH #
 trap '' HUP PIPE # a connection that breaks does not stop a change half way
 
 say() { printf '%s\n' "$*"; }
-
-prefix() { # keyword, for every line of standard input
-    while IFS= read -r line || [ -n "$line" ]; do say "$1 $line"; done
-}
 
 # Ends the script with an error code of the collection; $2 says what was found.
 fail() {
@@ -85,7 +81,7 @@ print_identity() {
 # Prints the record of the generation that is the working directory.
 print_record() {
     [ -f thing.json ] && [ ! -L thing.json ] && [ -r thing.json ] || return 0
-    prefix record <thing.json
+    while IFS= read -r line || [ -n "$line" ]; do say "record $line"; done <thing.json
 }
 
 print_digests() {

@@ -215,8 +215,8 @@ def _repair(order: Order, world: World, held: gateway.Held, decision: policy.Dec
         gateway.repair(world.execute, held, files, directory_mode=order.directory_mode, keep=order.keep, nonce=nonce)
         return _outcome("repaired", decision.reason, order, held, before, held.current)
     response = gateway.read_response(world.execute, held)
-    parsed = _parse(response, order, policy.moment(before, "issued_at") or world.now())
     issued_at = policy.moment(before, "issued_at") or world.now()
+    parsed = _parse(response, order, issued_at)
     files, record = bundle.render(parsed, response, order.layout, order.wanted.formats, before, issued_at)
     generation = _put(order, world, held, files)
     return _outcome("repaired", decision.reason, order, held, record, generation)
@@ -263,19 +263,21 @@ def _from_platform(order: Order, world: World, reason: str) -> tuple[credentials
     escrow.prepare(order.escrow_file, world.encrypt)
     wait, waited = FIRST_ACTIVATION_WAIT, 0.0
     while True:
+        raw = _ask(order, world)
         entry = escrow.Entry(
             service=order.service.name,
             hardware_id=order.wanted.hardware_id,
             given_name=order.given_name,
             reason=reason,
             received_at=world.now(),
-            response=_ask(order, world),
+            response=raw,
         )
         escrow.store(order.escrow_file, entry, world.encrypt)
         try:
-            response = credentials.decode(entry.response)
-            if credentials.is_ready(credentials.extract(response, order.service, order.field_map), order.service):
-                return _parse(entry.response, order, world.now()), entry
+            response = credentials.decode(raw)
+            fields = credentials.extract(response, order.service, order.field_map)
+            if credentials.is_ready(fields, order.service):
+                return credentials.check(response, fields, order.service, order.field_map, world.now()), entry
         except ProvisioningError as error:
             raise error.with_advice(_kept(order)) from None
         escrow.discard(order.escrow_file)

@@ -964,3 +964,16 @@ def test_another_run_between_the_two_looks(installed: Rig, other_pair: Pair, mon
     error = installed.fails(force=True)
     assert error.code == "concurrent_change"
     assert "000002" in error.message
+
+
+def test_an_answer_is_dated_when_it_arrives(rig: Rig, ec_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it was asked for: by this date a later run tells which of two answers is the newer one."""
+    ask = rig.post
+
+    def slow(endpoint: api.Endpoint, payload: bytes) -> api.Answer:
+        rig.now = NOW + DAY
+        return ask(endpoint, payload)
+
+    monkeypatch.setattr(rig, "post", slow)
+    rig.present(spartn(ec_pair))
+    assert rig.record["issued_at"] == policy.timestamp(NOW + DAY)
