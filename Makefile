@@ -34,13 +34,14 @@ demo: setup ## Show the main job: a simulator, a small fleet on this machine, no
 	@$(BIN)/python tests/demo/demo.py
 
 test: setup system-packages lint ## Run the linters and every test
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/shell
+	@$(BIN)/python -m pytest tests/integration tests/gateways
 
 unit: setup ## Run the tests that need nothing but Python
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest --numprocesses auto tests/unit
 
 shell: setup system-packages ## Run the tests of the shell script, under dash, bash and BusyBox
-	@$(BIN)/python -m pytest tests/shell
+	@$(BIN)/python -m pytest --numprocesses auto tests/shell
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways

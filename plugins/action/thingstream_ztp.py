@@ -4,29 +4,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import random
-import secrets
-import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 from ansible import constants as C
-from ansible.errors import AnsibleError
 from ansible.module_utils.basic import env_fallback
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.parsing.vault import is_encrypted
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, credentials, escrow, policy, provision
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
+    api,
+    broker_ca,
+    bundle,
+    credentials,
+    escrow,
+    policy,
+    provision,
+)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase, result_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.modes import MODE_ARGUMENTS, mode
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.target_options import TARGET_ARGUMENTS, target_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify_options import VERIFY_ARGUMENTS, prover
 
-DEFAULT_ESCROW = f"{C.ANSIBLE_HOME}/thingstream/escrow"
+VERIFY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "when": {"type": "str", "default": "before_switch", "choices": ["never", "before_switch", "always"]},
+    "renew_refused": {"type": "bool", "default": False},
+    **VERIFY_ARGUMENTS,
+}
 
 
 class ActionModule(ZtpActionBase):
@@ -34,23 +39,22 @@ class ActionModule(ZtpActionBase):
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "service": {"type": "str", "required": True, "choices": sorted(SERVICES)},
-        "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+        "state": {"type": "str", "default": "present", "choices": ["present", "renewed", "absent"]},
         "token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["THINGSTREAM_ZTP_TOKEN"])},
         "hardware_id": {"type": "str"},
         "given_name": {"type": "str"},
         "tags": {"type": "list", "elements": "str"},
-        "path": {"type": "str"},
-        "owner": {"type": "str"},
-        "group": {"type": "str"},
-        **MODE_ARGUMENTS,
+        "delivery": {"type": "str", "choices": ["mqtt", "ntrip", "lband"]},
+        **TARGET_ARGUMENTS,
         "formats": {"type": "list", "elements": "str", "choices": sorted(bundle.FORMATS)},
         "field_map": {"type": "dict", "default": {}},
         "force": {"type": "bool", "default": False},
+        "rotate_before": {"type": "str"},
         "renew_before": {"type": "str", "default": "30"},
         "renew_spread": {"type": "float", "default": 7},
         "keys_renew_before": {"type": "float", "default": 14},
         "max_age": {"type": "float"},
-        "keep": {"type": "int", "default": 2},
+        "verify": {"type": "dict", "options": VERIFY_OPTIONS},
         "api_url": {
             "type": "str",
             "default": api.DEFAULT_URL,
@@ -66,7 +70,7 @@ class ActionModule(ZtpActionBase):
         "repeatable": {"type": "bool"},
         "activation_timeout": {"type": "float", "default": 120},
         "broker_ca_path": {"type": "path"},
-        "escrow_path": {"type": "path", "default": DEFAULT_ESCROW},
+        "escrow_path": {"type": "path", "default": escrow.default_directory(C.ANSIBLE_HOME)},
         "variables_prefix": {"type": "str"},
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
@@ -74,68 +78,55 @@ class ActionModule(ZtpActionBase):
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Validated arguments in, result out."""
         order = _order(arguments, str(task_vars.get("inventory_hostname", "")))
-        world = self._world()
+        verify = arguments["verify"]
+        world = self.world(prover(verify, order.target.layout.broker_ca) if verify else None)
         ensure = provision.ensure_absent if arguments["state"] == "absent" else provision.ensure_present
         try:
             outcome = ensure(order, world, check_mode=bool(self._task.check_mode))
         except ProvisioningError:
-            if world.encrypt is None and order.escrow_file.exists():
+            if world.encrypt is None and escrow.files(order.escrow_place):
                 self._display.warning(
-                    f"{order.escrow_file} holds credentials that are not encrypted (mode 0600); with an Ansible Vault "
-                    "secret they would be."
+                    f"{order.escrow_place}-* holds credentials that are not encrypted (mode 0600); with an Ansible "
+                    "Vault secret they would be."
                 )
             raise
-        return _result(outcome, order, with_diff=bool(self._task.diff))
-
-    def _world(self) -> provision.World:
-        vault = self._loader._vault  # the secrets that this run was given
-
-        def decrypt(content: bytes) -> bytes:
-            if not is_encrypted(content):
-                return content
-            try:
-                return bytes(vault.decrypt(content))
-            except AnsibleError:
-                raise ValueError("cannot be decrypted") from None
-
-        return provision.World(
-            execute=self.execute,
-            post=api.post,
-            now=lambda: datetime.now(timezone.utc),
-            sleep=time.sleep,
-            uniform=random.uniform,
-            nonce=lambda: secrets.token_hex(8),
-            encrypt=vault.encrypt if vault.secrets else None,
-            decrypt=decrypt,
-        )
+        return result_of(outcome, order.target, with_diff=bool(self._task.diff))
 
 
-def _order(arguments: Mapping[str, Any], inventory_name: str) -> provision.Order:
+def _order(arguments: Mapping[str, Any], inventory_name: str) -> Order:
     service = SERVICES[arguments["service"]]
     credentials.check_field_map(arguments["field_map"])
-    path = arguments["path"] or f"/etc/thingstream/{service.name}"
-    broker_ca = _broker_ca(arguments["broker_ca_path"])
+    verify = arguments["verify"] or {}
+    trusted = broker_ca.read(arguments["broker_ca_path"])
     given_name = arguments["given_name"]
     if given_name is None:
         given_name = api.default_given_name(inventory_name)
     hardware_id = arguments["hardware_id"] or None
     repeatable = arguments["repeatable"]
-    for name, least in (("keep", 0), ("retries", 0), ("timeout", 0.001), ("activation_timeout", 0)):
+    if arguments["delivery"] not in (None, *service.deliveries):
+        raise ProvisioningError(
+            "bad_option",
+            f"delivery: {service.name} has {' and '.join(service.deliveries)}, not {arguments['delivery']}.",
+        )
+    for name, least in (("retries", 0), ("timeout", 0.001), ("activation_timeout", 0)):
         if arguments[name] < least:
             raise ProvisioningError("bad_option", f"{name} must not be below {least}.")
-    return provision.Order(
+    return Order(
         service=service,
         wanted=policy.Wanted(
             service=service.name,
             hardware_id=hardware_id,
+            delivery=arguments["delivery"],
+            rotate_before=_moment("rotate_before", arguments["rotate_before"]),
             formats=tuple(arguments["formats"]) if arguments["formats"] is not None else None,
-            broker_ca_sha256=bundle.digest(broker_ca.encode()),
+            broker_ca_sha256=bundle.digest(trusted.encode()),
             force=arguments["force"],
             renew_before=arguments["renew_before"],
             renew_spread_days=arguments["renew_spread"],
             keys_renew_before_days=arguments["keys_renew_before"],
             max_age_days=arguments["max_age"],
         ),
+        target=target_of(arguments, service, trusted),
         token=arguments["token"],
         given_name=given_name,
         tags=tuple(arguments["tags"]) if arguments["tags"] is not None else None,
@@ -153,60 +144,17 @@ def _order(arguments: Mapping[str, Any], inventory_name: str) -> provision.Order
         # without a hardware ID every request creates a Thing
         repeatable=(service.repeatable and hardware_id is not None) if repeatable is None else repeatable,
         activation_timeout=arguments["activation_timeout"],
-        layout=bundle.Layout(
-            path=path,
-            secret_mode=mode("secret_mode", arguments["secret_mode"]),
-            public_mode=mode("public_mode", arguments["public_mode"]),
-            broker_ca=broker_ca,
-        ),
-        directory_mode=mode("directory_mode", arguments["directory_mode"]),
-        owner=arguments["owner"] or None,
-        group=arguments["group"] or None,
-        keep=arguments["keep"],
-        escrow_file=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
+        escrow_place=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
+        only_installed=arguments["state"] == "renewed",
+        proving=verify.get("when") or "never",
+        renew_refused=bool(verify.get("renew_refused")),
     )
 
 
-@functools.cache
-def _broker_ca(path: str | None) -> str:
-    source = path or api.CA_BUNDLE
+def _moment(name: str, value: str | None) -> datetime | None:
+    if value is None:
+        return None
     try:
-        text = Path(source).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        raise ProvisioningError("bad_option", f"Cannot read {source} on the controller: see broker_ca_path.") from None
-    if path is None:
-        return bundle.broker_ca(text)
-    if "-----BEGIN CERTIFICATE-----" not in text or "PRIVATE KEY" in text:
-        raise ProvisioningError("bad_option", "broker_ca_path must hold certificates in PEM and no key.")
-    return text
-
-
-# read once, before Ansible forks its workers
-with contextlib.suppress(ProvisioningError):
-    _broker_ca(None)
-
-
-def _result(outcome: provision.Outcome, order: provision.Order, with_diff: bool) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "changed": outcome.changed,
-        "action": outcome.action,
-        "reason": outcome.reason,
-        "path": order.layout.path,
-        "generation": outcome.generation,
-        "thing": outcome.thing,
-        "files": list(outcome.files),
-        "due_at": policy.timestamp(outcome.due_at),
-    }
-    if with_diff and outcome.changed:
-        before, after = outcome.before, outcome.thing
-        result["diff"] = {
-            "before_header": f"{order.layout.path} (before)",
-            "after_header": f"{order.layout.path} ({outcome.action}: {outcome.reason})",
-            "before": _diff_text(before),
-            "after": _diff_text(after),
-        }
-    return result
-
-
-def _diff_text(record: Mapping[str, Any] | None) -> str:
-    return json.dumps(record, indent=2, sort_keys=True) + "\n" if record else ""
+        return policy.moment({name: value}, name)
+    except ValueError:
+        raise ProvisioningError("bad_option", f"{name} must be a date in UTC such as 2026-11-22T04:13:00Z.") from None

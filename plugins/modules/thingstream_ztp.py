@@ -22,6 +22,7 @@ description:
     The token never reaches the host.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
+  - thingstream.ztp.target
 attributes:
   check_mode:
     description: Can run in check mode and return status prediction without modifying target.
@@ -49,11 +50,13 @@ options:
   state:
     description:
       - V(present) ensures credentials.
-      - V(absent) removes every generation of them from the host. The Thing stays on the platform, and active, until
-        somebody deactivates it there; it is returned in RV(thing).
+      - V(renewed) does the same where some are installed, or wait in O(escrow_path), and leaves every other host alone.
+      - V(absent) removes every generation of them from the host, and tells consumers by O(reload_command). The Thing
+        stays on the platform, and active, until somebody deactivates it there; it is on the list RV(thing.retired),
+        which stays on the host.
     type: str
     default: present
-    choices: [present, absent]
+    choices: [present, renewed, absent]
   token:
     description:
       - The token of the device profile, as the portal shows it.
@@ -75,41 +78,14 @@ options:
       - Tags that the platform gives to the Thing, in addition to those of the device profile.
     type: list
     elements: str
-  path:
+  delivery:
     description:
-      - The directory on the host that holds the bundle. Missing parents are created with mode V(0755).
-      - It must be absolute and belong to O(owner) or to the user that runs the commands. Neither may it be a symbolic
-        link, nor may other users be able to write to it or to a directory above it that is not sticky.
-      - If not set, V(/etc/thingstream/) followed by the O(service).
-      - Consumers read RV(path)C(/current/)I(file) and nothing else.
+      - How corrections must reach the host. Installed credentials that do not have it are due, with the reason
+        C(service_changed), and an answer that does not have it is not installed.
+      - With the O(token) of another device profile this moves a host from one delivery to another.
+      - If not set, whatever the device profile delivers.
     type: str
-  owner:
-    description:
-      - The user on the host that the files belong to, a name or a number.
-      - If not set, the user that runs the commands there, with C(become) mostly V(root).
-    type: str
-  group:
-    description:
-      - The group on the host that the files belong to, a name or a number. Its members can read the secrets, if
-        O(secret_mode) says so.
-      - If not set, the primary group of the user that runs the commands.
-    type: str
-  directory_mode:
-    description:
-      - The mode of O(path) and the directories in it, in octal digits.
-    type: raw
-    default: "0750"
-  secret_mode:
-    description:
-      - The mode of files that hold a secret, in octal digits. Nobody but owner and group may be given access.
-      - The raw response is always V(0600), and the record C(thing.json) always V(0640).
-    type: raw
-    default: "0640"
-  public_mode:
-    description:
-      - The mode of certificates, in octal digits.
-    type: raw
-    default: "0644"
+    choices: [mqtt, ntrip, lband]
   formats:
     description:
       - The forms in which the credentials are written down, beside the record C(thing.json) and the raw response
@@ -138,6 +114,12 @@ options:
       - Ask the platform although nothing is due. A CloudLocate profile creates a new Thing each time.
     type: bool
     default: false
+  rotate_before:
+    description:
+      - A moment in UTC such as V(2026-11-22T04:13:00Z). Credentials that arrived before it must be replaced by others;
+        those that arrived later are not asked for again, so that a rotation can be resumed.
+      - If the platform returns the same credentials, the host fails with C(not_rotated) and keeps them.
+    type: str
   renew_before:
     description:
       - How long before the end of a certificate it is renewed, in days (V(30)) or as a percentage of its lifetime
@@ -161,13 +143,9 @@ options:
     description:
       - After how many days credentials are renewed although no date in them asks for it. Meant for those with user and
         password, which carry no date.
+      - Where the platform returns the same credentials, their age counts from then on.
       - If not set, age alone is no reason.
     type: float
-  keep:
-    description:
-      - How many previous generations stay on the host for a rollback.
-    type: int
-    default: 2
   api_url:
     description:
       - The address of the API; the path of the O(service) is appended.
@@ -236,6 +214,44 @@ options:
       - In containers that do not outlive the job, as in AWX, this should be on a volume that does.
       - If not set, C(thingstream/escrow) in the home directory of Ansible, which is C(~/.ansible).
     type: path
+  verify:
+    description:
+      - Prove credentials by using them, from the controller, as M(thingstream.ztp.thingstream_verify) does. It needs
+        the Python library paho-mqtt for MQTT.
+    type: dict
+    suboptions:
+      when:
+        description:
+          - V(before_switch) proves new credentials before the host gets them, so that such as do not work are never
+            used.
+          - V(always) proves those in use as well, on every run, even if nothing is due. The platform allows one
+            connection for each Thing (seen in client code), so that this interrupts a consumer for a moment.
+          - V(never) does nothing.
+        type: str
+        default: before_switch
+        choices: [never, before_switch, always]
+      renew_refused:
+        description:
+          - With O(verify.when=always), ask for new credentials, with the reason C(refused), if those in use are
+            refused. Without it the host fails with C(credentials_refused).
+        type: bool
+        default: false
+      timeout:
+        description:
+          - How many seconds each delivery may take.
+        type: float
+        default: 20
+      position:
+        description:
+          - Latitude and longitude in degrees that an NTRIP caster is told. PointPerfect sends nothing without one (seen
+            in client code). With it, corrections must arrive; without it, the answer to the login is enough.
+        type: list
+        elements: float
+      caster_ca_path:
+        description:
+          - A file on the controller with the certificates of those who may sign the certificate of the NTRIP caster.
+          - If not set, the CA bundle of the Python library requests.
+        type: path
   variables_prefix:
     description:
       - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
@@ -248,6 +264,8 @@ notes:
   - With C(delegate_to=localhost) and a O(path) of its own for each host, credentials are stored on the controller.
 seealso:
   - module: thingstream.ztp.thingstream_ztp_info
+  - module: thingstream.ztp.thingstream_credentials
+  - module: thingstream.ztp.thingstream_verify
 """
 
 EXAMPLES = r"""
@@ -269,6 +287,26 @@ EXAMPLES = r"""
       host: mqtt.server
       username: login.name
       password: login.pass
+  become: true
+
+- name: Let the host return to the previous credentials if its bridge does not come back
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    hardware_id: "{{ imei }}"
+    reload_command: systemctl restart mosquitto
+    health_command: systemctl is-active mosquitto
+    health_timeout: 60
+  become: true
+
+- name: Move to NTRIP with the token of another device profile, after proving that the new login works
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    token: "{{ vault_ntrip_token }}"
+    hardware_id: "{{ imei }}"
+    delivery: ntrip
+    verify:
+      when: before_switch
+      position: [52.52, 13.405]
   become: true
 
 - name: Provision into a store on the controller, before the gateway has a connection
@@ -297,7 +335,7 @@ action:
 reason:
   description:
     - The first that applied of V(absent), V(damaged), V(service_changed), V(hardware_id_changed), V(expired),
-      V(forced), V(expiring), V(keys_expiring), V(max_age), V(drift), V(none).
+      V(forced), V(expiring), V(keys_expiring), V(max_age), V(drift), V(refused), V(none).
   returned: success
   type: str
   sample: absent
@@ -320,6 +358,7 @@ thing:
   description:
     - The record of the bundle, as in C(thing.json), without any secret; V(null) if there is none.
     - With O(state=absent), the record of what was removed.
+    - C(retired) is as it is now; in the file it is as it was when the generation was made.
   returned: success
   type: dict
   contains:
@@ -382,11 +421,31 @@ thing:
     files:
       description: The files of the bundle and their SHA-256.
       type: dict
+    confirmed_at:
+      description: When the platform last returned these very credentials again, in UTC.
+      type: str
+      returned: if it did
     retired:
       description:
         - Things that this host used before and that stay active on the platform until somebody deactivates them.
       type: list
       elements: dict
+      contains:
+        client_id:
+          description: The client ID, or V(null) where the platform sent none.
+          type: str
+        service:
+          description: The service.
+          type: str
+        hardware_id:
+          description: The hardware ID.
+          type: str
+        given_name:
+          description: The name in the portal.
+          type: str
+        since:
+          description: Since when it is no longer used, in UTC.
+          type: str
 files:
   description: The files of the bundle, as they must be on the host.
   returned: success

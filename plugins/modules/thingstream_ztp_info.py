@@ -13,15 +13,17 @@ version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Shows the record and the generations of each bundle on a host, what is damaged, whose owner or mode has changed, and
-    how many days are left. It shows no secret, changes nothing, and asks nobody but the host, with one remote command.
+  - Shows the record and the generations of each bundle on a host, what is damaged, whose owner or mode has changed, how
+    many days are left, and which Things still have to be deactivated. It shows no secret, changes nothing, and asks
+    nobody but the host, with one remote command.
+  - On request it also lists the responses that wait in escrow on the controller.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.info
 options:
   paths:
     description:
-      - The directories to look at.
+      - The directories to look at; with none, the host is not asked.
     type: list
     elements: str
     default: [/etc/thingstream/pointperfect, /etc/thingstream/pointperfect-live, /etc/thingstream/cloudlocate]
@@ -40,6 +42,15 @@ options:
       - The mode that certificates should have, in octal digits.
     type: raw
     default: "0644"
+  escrow:
+    description:
+      - List what is in O(escrow_path) on the controller. That is the same for all hosts, so that C(run_once) is enough.
+    type: bool
+    default: false
+  escrow_path:
+    description:
+      - The directory of M(thingstream.ztp.thingstream_ztp) with the same name.
+    type: path
 seealso:
   - module: thingstream.ztp.thingstream_ztp
 """
@@ -59,6 +70,34 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+escrow:
+  description: The responses in O(escrow_path), without any secret.
+  returned: with O(escrow=true)
+  type: list
+  elements: dict
+  contains:
+    file:
+      description: The file that holds the response.
+      type: str
+    service:
+      description: The service.
+      type: str
+    readable:
+      description:
+        - Whether it could be read, with the Ansible Vault secrets of this run. If not, what follows is V(null).
+      type: bool
+    hardware_id:
+      description: The hardware ID.
+      type: str
+    given_name:
+      description: The name of the Thing.
+      type: str
+    reason:
+      description: Why the platform was asked.
+      type: str
+    received_at:
+      description: When the response arrived, in UTC.
+      type: str
 bundles:
   description: What was found at each of O(paths), in their order.
   returned: success
@@ -85,6 +124,12 @@ bundles:
       description: Files that are missing or whose content is not what the record says.
       type: list
       elements: str
+    retired:
+      description:
+        - Things that were used here before and that nobody has marked as deactivated; also where nothing is in use any
+          more. See RV(thingstream.ztp.thingstream_ztp#module:thing.retired).
+      type: list
+      elements: dict
     drift:
       description:
         - Files, and directories with a slash at their end, whose mode is not as given, or whose owner or group are not

@@ -7,18 +7,25 @@ Private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible import constants as C
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.vault import is_encrypted
 from ansible.plugins.action import ActionBase
 
-from .api import REQUESTS_MISSING
+from . import api, escrow, policy
 from .credentials import JMESPATH_MISSING
 from .errors import GatewayUnreachable, ProvisioningError
+from .order import Outcome, Target, World
 
 
 class ZtpActionBase(ActionBase):
@@ -38,7 +45,7 @@ class ZtpActionBase(ActionBase):
     def run(self, tmp: None = None, task_vars: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Called by Ansible. Raises ``AnsibleConnectionFailure`` if the gateway cannot be reached."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        for library, problem in (("requests", REQUESTS_MISSING), ("jmespath", JMESPATH_MISSING)):
+        for library, problem in (("requests", api.REQUESTS_MISSING), ("jmespath", JMESPATH_MISSING)):
             if problem is not None:
                 return {**result, "failed": True, "msg": missing_required_lib(library)}
         try:
@@ -81,6 +88,38 @@ class ZtpActionBase(ActionBase):
             context.no_log = no_log
         return answer["rc"], answer["stdout"], answer["stderr"]
 
+    def world(self, prove: Callable[..., Any] | None = None) -> World:
+        """What a run touches: this connection, the platform, the clock, and the vault secrets of the run.
+
+        :param prove: see ``World``; without it nothing is ever proven.
+        """
+        vault = self._loader._vault
+        return World(
+            execute=self.execute,
+            post=api.post,
+            now=lambda: datetime.now(timezone.utc),
+            sleep=time.sleep,
+            uniform=random.uniform,
+            nonce=lambda: secrets.token_hex(8),
+            encrypt=vault.encrypt if vault.secrets else None,
+            decrypt=self.decrypter(),
+            prove=prove or (lambda _credentials: None),
+        )
+
+    def decrypter(self) -> escrow.Cipher:
+        """What turns an entry in escrow into clear bytes, with the vault secrets of the run; see ``escrow.load``."""
+        vault = self._loader._vault
+
+        def decrypt(content: bytes) -> bytes:
+            if not is_encrypted(content):
+                return content
+            try:
+                return bytes(vault.decrypt(content))
+            except AnsibleError:
+                raise ValueError("cannot be decrypted") from None
+
+        return decrypt
+
     def _validated(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         given = {**self._from_variables(task_vars), **self._task.args}
         checked = self.VALIDATOR.validate(given)
@@ -103,3 +142,30 @@ class ZtpActionBase(ActionBase):
         found = {name: task_vars[prefix + name] for name in self.ARGUMENTS if prefix + name in task_vars}
         values: dict[str, Any] = self._templar.template(found)
         return {name: value for name, value in values.items() if value != task_vars.get("omit")}
+
+
+def result_of(outcome: Outcome, target: Target, *, with_diff: bool) -> dict[str, Any]:
+    """What a task returns; no secret is in it."""
+    path = target.layout.path
+    result: dict[str, Any] = {
+        "changed": outcome.changed,
+        "action": outcome.action,
+        "reason": outcome.reason,
+        "path": path,
+        "generation": outcome.generation,
+        "thing": outcome.thing,
+        "files": list(outcome.files),
+        "due_at": policy.timestamp(outcome.due_at),
+    }
+    if with_diff and outcome.changed:
+        result["diff"] = {
+            "before_header": f"{path} (before)",
+            "after_header": f"{path} ({outcome.action}: {outcome.reason})",
+            "before": _diff_text(outcome.before),
+            "after": _diff_text(outcome.thing if outcome.action != "removed" else None),
+        }
+    return result
+
+
+def _diff_text(record: Mapping[str, Any] | None) -> str:
+    return json.dumps(record, indent=2, sort_keys=True) + "\n" if record else ""

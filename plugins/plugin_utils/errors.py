@@ -31,6 +31,10 @@ ERROR_CODES = (
     "permission",
     "concurrent_change",
     "health_check_failed",
+    "no_generation",
+    "credentials_refused",
+    "wrong_delivery",
+    "not_rotated",
     "escrow_failed",
 )
 

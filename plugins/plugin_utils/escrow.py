@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keeps a response on the controller from the moment it arrives until a gateway has it.
 
-One file per service and hardware ID, 0600, in a directory that only its user may enter. The next run that asks for the
-same Thing finds it, so that a response is never lost and never paid for twice.
+One file per response, 0600, in a directory that only its user may enter; its name begins with the service and a digest
+of the hardware ID. The next run that asks for the same Thing finds it, so that a response is never lost and never paid
+for twice. Nothing is ever written over, so that several runs, and hosts with one hardware ID, can meet.
 
 Private to the collection.
 """
@@ -16,19 +17,22 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from .errors import ProvisioningError
 from .policy import moment, timestamp
 
 Cipher = Callable[[bytes], bytes]
 
+SUFFIX = ".escrow"
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A response in escrow, why it was asked for, and when it arrived (aware)."""
+    """A response in escrow, why it was asked for, when it arrived (aware), and the file that holds it."""
 
     service: str
     hardware_id: str | None
@@ -36,42 +40,50 @@ class Entry:
     reason: str
     received_at: datetime
     response: bytes = field(repr=False)
+    file: Path | None = None
+
+
+def default_directory(ansible_home: str) -> str:
+    """Where entries are, unless somebody says otherwise."""
+    return f"{ansible_home}/thingstream/escrow"
 
 
 def location(directory: str, service: str, hardware_id: str | None, given_name: str) -> Path:
-    """The file that holds the escrow of one Thing; the name shows the service and nothing of the gateway."""
+    """What the paths of the entries for one Thing begin with; it shows the service and nothing of the gateway."""
     identity = f"hardware_id {hardware_id}" if hardware_id is not None else f"given_name {given_name}"
-    return Path(directory).expanduser() / f"{service}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.escrow"
+    return Path(directory).expanduser() / f"{service}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
-def prepare(path: Path, encrypt: Cipher | None = None) -> None:
+def prepare(place: Path, encrypt: Cipher | None = None) -> None:
     """Makes sure, before the API is asked, that a response can be kept.
 
     :param encrypt: as for ``store``; tried once.
     :raises ProvisioningError: ``escrow_failed``.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.parent.stat()
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = place.parent.stat()
     except OSError as error:
-        raise _failed(path, error) from error
+        raise _failed(place.parent, error) from error
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise ProvisioningError(
             "escrow_failed",
-            f"The escrow directory {path.parent} must belong to the user that runs Ansible, with mode 0700.",
+            f"The escrow directory {place.parent} must belong to the user that runs Ansible, with mode 0700.",
         )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.access(place.parent, os.W_OK | os.X_OK):
         raise ProvisioningError(
-            "escrow_failed", f"The escrow directory {path.parent} is not writable: see escrow_path."
+            "escrow_failed", f"The escrow directory {place.parent} is not writable: see escrow_path."
         )
     if encrypt is not None:
         encrypt(b"")
 
 
-def store(path: Path, entry: Entry, encrypt: Cipher | None) -> None:
-    """Writes an entry in place of an older one; it is on the disk when this returns.
+def store(place: Path, entry: Entry, encrypt: Cipher | None) -> Entry:
+    """Writes an entry beside older ones; it is on the disk when this returns.
 
+    :param place: the ``location`` of the Thing.
     :param encrypt: turns clear bytes into what is written, or ``None`` to write them as they are.
+    :returns: the entry with its file.
     :raises ProvisioningError: ``escrow_failed``.
     """
     clear = json.dumps(
@@ -87,26 +99,83 @@ def store(path: Path, entry: Entry, encrypt: Cipher | None) -> None:
     content = encrypt(clear) if encrypt else clear
     temporary = None
     try:
-        # mkstemp makes the file 0600 from its first moment
-        descriptor, temporary = tempfile.mkstemp(prefix=".escrow-", dir=path.parent)
+        # mkstemp makes the file 0600 from its first moment, under a name that nobody else has
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}-", suffix=SUFFIX, dir=place.parent)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        path = place.with_name(os.path.basename(temporary)[1:])
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        _sync_directory(place.parent)
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise _failed(path, error) from error
+        raise _failed(place.parent, error) from error
+    return replace(entry, file=path)
 
 
-def load(path: Path, decrypt: Cipher) -> Entry | None:
-    """Reads the entry of a Thing, or ``None`` where there is none.
+def files(place: Path) -> list[Path]:
+    """The files that hold the entries for one Thing."""
+    try:
+        with os.scandir(place.parent) as found:
+            names = [one.name for one in found if one.name.startswith(f"{place.name}-") and one.name.endswith(SUFFIX)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _failed(place.parent, error) from error
+    return [place.with_name(name) for name in sorted(names)]
+
+
+def load(place: Path, decrypt: Cipher) -> list[Entry]:
+    """Reads the entries for one Thing, oldest first.
 
     :param decrypt: turns what was written into clear bytes; raises ``ValueError`` if it cannot.
     :raises ProvisioningError: ``escrow_failed`` if there is one that cannot be read.
     """
+    entries = (_read(path, decrypt) for path in files(place))
+    return sorted((entry for entry in entries if entry), key=lambda entry: entry.received_at)
+
+
+def survey(directory: str, decrypt: Cipher) -> list[dict[str, Any]]:
+    """Describes every entry in a directory without any secret; what cannot be read has a ``file`` and a ``service``.
+
+    :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
+    """
+    place = Path(directory).expanduser()
+    try:
+        paths = sorted(path for path in place.iterdir() if path.name.endswith(SUFFIX) and path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _failed(place, error) from error
+    return [_described(path, decrypt) for path in paths]
+
+
+def discard(entry: Entry) -> None:
+    """Removes an entry once its gateway has it."""
+    if entry.file is not None:
+        entry.file.unlink(missing_ok=True)
+
+
+def _described(path: Path, decrypt: Cipher) -> dict[str, Any]:
+    try:
+        entry = _read(path, decrypt)
+    except ProvisioningError:
+        entry = None
+    return {
+        "file": str(path),
+        "service": entry.service if entry else path.name.rsplit("-", 2)[0],
+        "readable": entry is not None,
+        "hardware_id": entry.hardware_id if entry else None,
+        "given_name": entry.given_name if entry else None,
+        "reason": entry.reason if entry else None,
+        "received_at": timestamp(entry.received_at) if entry else None,
+    }
+
+
+def _read(path: Path, decrypt: Cipher) -> Entry | None:
+    """One entry, or ``None`` if another run has discarded it meanwhile."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -125,6 +194,7 @@ def load(path: Path, decrypt: Cipher) -> Entry | None:
             reason=entry["reason"],
             received_at=received_at,
             response=base64.b64decode(entry["response"], validate=True),
+            file=path,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # without a cause, which could carry what was decrypted
@@ -133,11 +203,6 @@ def load(path: Path, decrypt: Cipher) -> Entry | None:
             f"A response for this gateway is in escrow at {path} but cannot be read. Run with the Ansible Vault secret "
             "it was encrypted with; or remove the file, and the platform will be asked again.",
         ) from None
-
-
-def discard(path: Path) -> None:
-    """Removes the entry of a Thing once its gateway has it."""
-    path.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -76,6 +76,9 @@ class Held:
     :param digests: file name to SHA-256 of the files of that generation.
     :param files: file name to Attributes in that generation.
     :param directories: the Attributes of ``.``, ``generations`` and ``current``, as far as they exist.
+    :param newest: the last generation that has ever been in use; after a roll back it is not the current one.
+    :param history: the parsed history of the path, or ``None`` where there is none that can be read.
+    :param history_text: the same as it is written there.
     :param leftovers: names that a run which died has left behind.
     """
 
@@ -94,6 +97,9 @@ class Held:
     digests: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Attributes] = field(default_factory=dict)
     directories: Mapping[str, Attributes] = field(default_factory=dict)
+    newest: str | None = None
+    history: Mapping[str, Any] | None = None
+    history_text: str = ""
     leftovers: tuple[str, ...] = ()
     generations: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
@@ -101,6 +107,37 @@ class Held:
     def exists(self) -> bool:
         """Whether the path itself is there."""
         return bool(self.ancestors) and self.ancestors[-1][0] == self.path
+
+
+@dataclass(frozen=True)
+class Consumers:
+    """How those who read the credentials take part in a switch.
+
+    :param reload_command: what makes them read the files again, in the language of ``sh``.
+    :param health_command: what succeeds once they work with what they have read.
+    :param health_timeout: whole seconds that each of the two may take; the health command is repeated within them.
+    """
+
+    reload_command: str | None = None
+    health_command: str | None = None
+    health_timeout: int = 30
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a path is changed, whatever the change is.
+
+    :param directory_mode: of every directory, for example ``0o750``.
+    :param keep: how many previous generations stay for a roll back.
+    :param nonce: lower-case letters and digits that no other run uses.
+    :param history: the history to write down, as JSON text; ``None`` leaves it as it is.
+    """
+
+    directory_mode: int
+    keep: int
+    nonce: str
+    consumers: Consumers = field(default_factory=Consumers)
+    history: str | None = None
 
 
 def probe(
@@ -123,45 +160,37 @@ def probe(
     )
 
 
-def survey(execute: Execute, paths: Sequence[str]) -> list[Held]:
+def survey(execute: Execute, paths: Sequence[str], owner: str | None = None, group: str | None = None) -> list[Held]:
     """Looks at several paths and at every generation in them, in one remote command that changes nothing.
 
+    :param owner, group: who is wanted; without them everything should belong to whom the path belongs to.
     :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
     """
     for path in paths:
         check_path(path)
     arguments = "set -- " + " ".join(shlex.quote(path) for path in paths) + "\n"
-    answer = _run(execute, arguments + _request("survey", paths[0], owner="", group="", thorough="no"))
+    answer = _run(
+        execute, arguments + _request("survey", paths[0], owner=owner or "", group=group or "", thorough="no")
+    )
     sections = _sections(answer, "path")[1:]
     if len(sections) != len(paths):
         raise _not_understood()
     found = (_read_probe(path, section) for path, (_path, section) in zip(paths, sections, strict=True))
-    return [_owned_as_its_path(held) for held in found]
+    return [_owned_as_its_path(held, owner, group) for held in found]
 
 
-def install(
-    execute: Execute,
-    held: Held,
-    files: Mapping[str, File],
-    *,
-    directory_mode: int,
-    keep: int,
-    nonce: str,
-    modified_at: datetime,
-) -> str:
+def install(execute: Execute, held: Held, files: Mapping[str, File], change: Change, modified_at: datetime) -> str:
     """Puts a bundle on the gateway as its new current generation, all or nothing, in one remote command.
 
     :param held: what ``probe`` found; if the gateway has another current generation by now, nothing is changed.
-    :param keep: how many previous generations stay for a rollback.
-    :param nonce: lower-case letters and digits that no other run uses; names the staging directory.
     :param modified_at: the modification time that the files get.
     :returns: the name of the new generation.
     :raises ProvisioningError: ``bad_path``, ``permission``, ``disk_full``, ``concurrent_change``,
-        ``gateway_unsupported``.
+        ``gateway_unsupported``, ``health_check_failed``.
     """
-    request = _change("install", held, files, directory_mode=directory_mode, keep=keep, nonce=nonce)
+    request = _change("install", held, files, change)
     command = (
-        f'p={shlex.quote(held.path)}; s=$p/.staging-{nonce}; umask 022; mkdir -p "${{p%/*}}/" && umask 077 &&'
+        f'p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce}; umask 022; mkdir -p "${{p%/*}}/" && umask 077 &&'
         ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi && mkdir "$s" &&'
         ' { cd "$s" && tar -xpf - && sh ./gateway.sh </dev/null; e=$?; cd / && rm -rf "$s"; exit $e; }'
     )
@@ -172,17 +201,45 @@ def install(
     return _word(_checked(lines, status, complaint), "installed")
 
 
-def repair(
-    execute: Execute, held: Held, files: Mapping[str, File], *, directory_mode: int, keep: int, nonce: str
+def roll_back(
+    execute: Execute,
+    held: Held,
+    target: str,
+    files: Mapping[str, File],
+    digests: Mapping[str, str],
+    change: Change,
 ) -> str:
+    """Puts a generation that is on the gateway in use again, in one remote command.
+
+    :param target: the name of that generation.
+    :param files: the modes that its files must have; their content is not used.
+    :param digests: file name to SHA-256, as its record says.
+    :returns: the name of the generation.
+    :raises ProvisioningError: as ``install``, and ``no_generation``.
+    """
+    lines = "\n".join(f"{digest}  {name}" for name, digest in digests.items())
+    request = _change("roll_back", held, files, change, target=target, digests=lines)
+    return _word(_run(execute, request), "rolled_back")
+
+
+def repair(execute: Execute, held: Held, files: Mapping[str, File], change: Change) -> str:
     """Gives the current generation its owner, group and modes again and clears leftovers, in one remote command.
 
     :param files: the modes that the files must have; their content is not used.
     :returns: the name of the current generation.
     :raises ProvisioningError: as ``install``.
     """
-    request = _change("repair", held, files, directory_mode=directory_mode, keep=keep, nonce=nonce)
-    return _word(_run(execute, request), "repaired")
+    return _word(_run(execute, _change("repair", held, files, change)), "repaired")
+
+
+def remember(execute: Execute, held: Held, change: Change) -> None:
+    """Writes down the history and changes nothing else, in one remote command.
+
+    :raises ProvisioningError: ``bad_path``, ``permission``, ``disk_full``, ``concurrent_change``,
+        ``gateway_unsupported``.
+    """
+    if "remembered" not in _run(execute, _change("remember", held, {}, change)):
+        raise _not_understood()
 
 
 def read_response(execute: Execute, held: Held) -> bytes:
@@ -198,13 +255,13 @@ def read_response(execute: Execute, held: Held) -> bytes:
     return "\n".join(lines[lines.index("response") + 1 :]).encode("utf-8", "surrogateescape")
 
 
-def remove(execute: Execute, held: Held) -> None:
-    """Removes every generation and the link to the current one, in one remote command.
+def remove(execute: Execute, held: Held, change: Change) -> None:
+    """Removes every generation and the link to the current one, in one remote command. The history stays.
 
-    :raises ProvisioningError: ``bad_path``, ``permission``, ``concurrent_change``, ``gateway_unsupported``.
+    :raises ProvisioningError: ``bad_path``, ``permission``, ``concurrent_change``, ``gateway_unsupported``,
+        ``health_check_failed`` if consumers could not be told.
     """
-    lines = _run(execute, _request("remove", held.path))
-    if "removed" not in lines:
+    if "removed" not in _run(execute, _change("remove", held, {}, change)):
         raise _not_understood()
 
 
@@ -309,18 +366,28 @@ def _request(command: str, path: str, **values: str) -> str:
     return "".join(f"request_{name}={shlex.quote(value)}\n" for name, value in lines.items())
 
 
-def _change(command: str, held: Held, files: Mapping[str, File], *, directory_mode: int, keep: int, nonce: str) -> str:
+def _change(command: str, held: Held, files: Mapping[str, File], change: Change, **values: str) -> str:
     words = (f"{file.mode:04o} {stat.filemode(stat.S_IFREG | file.mode)} {name}" for name, file in files.items())
+    # where only the history is written, nobody may have asked whether owner and group are known there
+    owner_id = held.user_id if held.owner_id is None else held.owner_id
+    group_id = next(iter(held.groups), 0) if held.group_id is None else held.group_id
     return _request(
         command,
         held.path,
         current=held.current or "",
-        owner_id=str(held.owner_id),
-        group_id=str(held.group_id),
-        directory_mode=f"{directory_mode:04o}",
-        keep=str(keep),
-        nonce=nonce,
+        owner_id=str(owner_id),
+        group_id=str(group_id),
+        directory_mode=f"{change.directory_mode:04o}",
+        keep=str(change.keep),
+        nonce=change.nonce,
         files=" ".join(words),
+        history=change.history or "",
+        # what this collection has not written may be written over
+        known_history=held.history_text if held.history_text.isascii() else "?",
+        reload_command=change.consumers.reload_command or "",
+        health_command=change.consumers.health_command or "",
+        health_timeout=str(change.consumers.health_timeout),
+        **values,
     )
 
 
@@ -352,12 +419,16 @@ def _stream(script: str, files: Mapping[str, File], held: Held, modified_at: dat
 # ---- what comes back ----
 
 
-def _owned_as_its_path(held: Held) -> Held:
+def _owned_as_its_path(held: Held, owner: str | None, group: str | None) -> Held:
     """Where nobody says which owner is wanted, everything should belong to that of the path."""
     if not held.exists:
         return held
     attributes = held.ancestors[-1][1]
-    return replace(held, owner_id=attributes.owner, group_id=attributes.group)
+    return replace(
+        held,
+        owner_id=held.owner_id if owner else attributes.owner,
+        group_id=held.group_id if group else attributes.group,
+    )
 
 
 def _run(execute: Execute, request: str, secret: bool = False) -> list[str]:
@@ -447,11 +518,13 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
     user = _IDENTITY.match(identity)
     if user is None:
         raise ValueError("no identity")
-    listing = dict(map(_listed, values["@listing"]))
+    listing = {name: attributes for name, _target, attributes in map(_listed, values["@listing"])}
+    targets = {name: target for name, target, _attributes in map(_listed, values["@listing"]) if target}
     root = values.get("physical_path", [path])[0]
     inside = _inside(listing, root)
     generation_directories = _inside(listing, f"{root}/generations")
     current = _current(root, values.get("current", [""])[0], inside)
+    newest = max(current or "", targets.get(f"{root}/.newest", ""), key=_generation_number)
     directories = {".": listing.get(path), "generations": inside.get("generations")}
     if current:
         directories["current"] = generation_directories.get(current)
@@ -471,7 +544,10 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         digests=dict(_digests(values.get("@digests", ()))) if current else {},
         files=_inside(listing, f"{root}/generations/{current}") if current else {},
         directories={name: attributes for name, attributes in directories.items() if attributes is not None},
-        leftovers=tuple(_leftovers(inside, generation_directories, current)),
+        newest=newest or None,
+        history=_record(values.get("history", ())),
+        history_text="\n".join(values.get("history", ())),
+        leftovers=tuple(_leftovers(inside, generation_directories, newest)),
         generations={
             name: _record(_by_keyword(section).get("record", ()))
             for name, section in generations
@@ -488,14 +564,22 @@ def _groups(text: str) -> dict[int, str]:
     return groups
 
 
-def _listed(line: str) -> tuple[str, Attributes]:
-    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an ACL or a security context."""
+def _listed(line: str) -> tuple[str, str, Attributes]:
+    """One line of ``ls -ldn`` as name, target of a link, and attributes.
+
+    The mode loses the mark that some systems append for an ACL or a security context.
+    """
     mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
     if not _MODE.fullmatch(mode):
         raise ValueError("not a mode")
-    return name.rsplit(" -> ", 1)[0] if mode.startswith("l") else name, Attributes(
-        mode.rstrip("+.@"), int(owner), int(group)
-    )
+    target = ""
+    if mode.startswith("l"):
+        name, _arrow, target = name.rpartition(" -> ") if " -> " in name else (name, "", "")
+    return name, target, Attributes(mode.rstrip("+.@"), int(owner), int(group))
+
+
+def _generation_number(name: str) -> int:
+    return int(name) if _GENERATION.fullmatch(name) else 0
 
 
 def _inside(listing: Mapping[str, Attributes], directory: str) -> dict[str, Attributes]:
@@ -520,11 +604,9 @@ def _current(physical_path: str, target: str, inside: Mapping[str, Attributes]) 
     return None
 
 
-def _leftovers(
-    inside: Mapping[str, Attributes], generations: Mapping[str, Attributes], current: str | None
-) -> list[str]:
-    unfinished = [name for name in inside if name.startswith((".staging-", ".current-"))]
-    return unfinished + [name for name in generations if _GENERATION.fullmatch(name) and name > (current or "")]
+def _leftovers(inside: Mapping[str, Attributes], generations: Mapping[str, Attributes], newest: str) -> list[str]:
+    unfinished = [name for name in inside if name.startswith((".staging-", ".current-")) or name == ".trial"]
+    return unfinished + [name for name in generations if _GENERATION.fullmatch(name) and name > newest]
 
 
 def _record(lines: Sequence[str]) -> Mapping[str, Any] | None:

@@ -5,7 +5,8 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# The hands of thingstream.ztp on a gateway: probe, install, repair, read, remove. POSIX sh (dash, bash, BusyBox ash).
+# The hands of thingstream.ztp on a gateway: probe, install, roll back, repair, read, remove. POSIX sh (dash, bash,
+# BusyBox ash).
 #
 # It arrives on standard input, or at the head of a tar stream, behind lines that assign request_* variables. It
 # answers between "begin 1" and "end" in lines of "keyword value", and in what a program prints from a line "@name" to
@@ -78,10 +79,10 @@ print_identity() {
     say "identity $identity"
 }
 
-# Prints the record of the generation that is the working directory.
-print_record() {
-    [ -f thing.json ] && [ ! -L thing.json ] && [ -r thing.json ] || return 0
-    while IFS= read -r line || [ -n "$line" ]; do say "record $line"; done <thing.json
+# Prints a file of the working directory, each line behind a keyword.
+print_file() { # keyword file
+    [ -f "$2" ] && [ ! -L "$2" ] && [ -r "$2" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do say "$1 $line"; done <"$2"
 }
 
 print_digests() {
@@ -110,7 +111,7 @@ enter_current() {
 
 # What matters only to a run that is about to ask the platform and to install the answer.
 probe_thoroughly() { # the existing directory nearest to the path
-    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink
+    missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink sleep
     # the one tool option that old BusyBox versions lack
     case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
         *option*) say "missing mv -T" ;;
@@ -142,11 +143,12 @@ probe() {
     done
     if [ -d "$request_path" ] && [ ! -L "$request_path" ] && cd -P -- "$request_path" 2>/dev/null; then
         say "physical_path $PWD"
+        print_file history history.json
         set -- "$@" "$PWD"/.[!.]* "$PWD"/* "$PWD"/generations/*
         if enter_current; then
             say "current $PWD"
             set -- "$@" "$PWD"/*
-            print_record
+            print_file record thing.json
             say "@digests"
             print_digests
         fi
@@ -164,7 +166,7 @@ survey() {
         for generation in "$request_path"/generations/*; do
             if [ -d "$generation" ] && [ ! -L "$generation" ]; then
                 say "generation ${generation##*/}"
-                (cd -P -- "$generation" && print_record)
+                (cd -P -- "$generation" && print_file record thing.json)
             fi
         done
     done
@@ -205,7 +207,8 @@ take_lock() {
 }
 
 release_lock() {
-    rm -rf "$request_path/.current-${request_nonce:-none}"
+    [ -z "${unlinked:-}" ] || rm -rf "${request_path:?}/$unlinked"
+    rm -rf "$request_path/.current-${request_nonce:-none}" "$request_path/.staging-history-${request_nonce:-none}"
     [ "$(readlink "$request_path/.lock")" != "$me" ] || rm -f "$request_path/.lock"
 }
 
@@ -244,10 +247,29 @@ current_generation() {
     (enter_current && say "${PWD##*/}")
 }
 
-# The names of complete generations, oldest first; what was set aside has a suffix and is not among them.
-generations() {
-    for directory in generations/[0-9][0-9][0-9][0-9][0-9][0-9]; do
-        [ -d "$directory" ] && [ ! -L "$directory" ] && say "${directory#generations/}"
+# The last generation that has ever been in use; after a roll back it is not the current one. What comes after it was
+# left by a run that died.
+last_generation() {
+    newest=$(readlink .newest)
+    case $newest in
+        [0-9][0-9][0-9][0-9][0-9][0-9]) [ "$newest" -lt "${request_current:-0}" ] || { say "$newest" && return; } ;;
+    esac
+    say "$request_current"
+}
+
+is_generation() { # name
+    case $1 in
+        [0-9][0-9][0-9][0-9][0-9][0-9]) [ -d "generations/$1" ] && [ ! -L "generations/$1" ] ;;
+        *) return 1 ;;
+    esac
+}
+
+# The names of complete generations, oldest first; what was set aside has a suffix and is listed only with that.
+generations() { # suffix, if any
+    for directory in generations/[0-9][0-9][0-9][0-9][0-9][0-9]"${1:-}"; do
+        [ -d "$directory" ] && [ ! -L "$directory" ] || continue
+        directory=${directory#generations/}
+        say "${directory%"${1:-}"}"
     done
 }
 
@@ -295,33 +317,148 @@ own_directory() { # directory
         fail permission "cannot set owner, group and mode of $request_path/$1"
 }
 
-make_link() { # generation; the one rename that switches
+# Makes a link, or makes it lead elsewhere, by one rename.
+set_link() { # name target
     link=.current-$request_nonce
-    ln -sn "generations/$1" "$link" 2>/dev/null || {
-        rm -rf "generations/$1"
-        cannot_create "$link"
-    }
-    mv -T -- "$link" current 2>/dev/null || {
-        rm -rf "generations/$1"
-        fail bad_path "cannot replace $request_path/current"
+    ln -sn "$2" "$link" 2>/dev/null || cannot_create "$link"
+    mv -T -- "$link" "$1" 2>/dev/null || fail bad_path "cannot replace $request_path/$1"
+}
+
+# Writes down which Things were in use here before. Whoever reads it leaves out the one that is in use, so that it is
+# written before the switch. What another run has written since the look is not written over.
+write_history() {
+    [ -n "$request_history" ] || return 0
+    known=''
+    if [ -f history.json ] && [ ! -L history.json ]; then known=$(cat history.json); fi
+    [ "$request_known_history" = '?' ] || [ "$request_known_history" = "$known" ] ||
+        fail concurrent_change "another run has written $request_path/history.json"
+    # in a directory of this run, where nobody can have planted a link to write through
+    staging=.staging-history-$request_nonce
+    new=$staging/history.json
+    mkdir "$staging" 2>/dev/null || cannot_create "$staging"
+    say "$request_history" 2>/dev/null >"$new" || fail disk_full "cannot write $request_path/$new"
+    sync "$new" 2>/dev/null || sync
+    chown "$request_owner_id:$request_group_id" "$new" 2>/dev/null && chmod 0640 "$new" 2>/dev/null &&
+        mv -T -- "$new" history.json 2>/dev/null || fail permission "cannot replace $request_path/history.json"
+    rmdir "$staging"
+}
+
+# ---- consumers: what was switched is on trial until they have come back. The link `.trial` names the generation to
+# return to; where a run dies before the end of the trial, the next one finds it and repeats the trial. ----
+
+has_commands() { [ -n "$request_reload_command$request_health_command" ]; }
+
+begin_trial() {
+    ! has_commands || [ -L .trial ] || set_link .trial "${request_current:-none}"
+}
+
+# Seconds since the start of the system, which no change of the clock disturbs; without /proc, those of the clock.
+uptime_seconds() {
+    uptime=''
+    { read -r uptime _ </proc/uptime; } 2>/dev/null
+    [ -n "$uptime" ] || uptime=$(date +%s)
+    say "${uptime%%.*}"
+}
+
+# Becomes a program that leads its own process group, if setsid is there, so that it is stopped with all it started.
+lead() { # program arguments
+    if command -v setsid >/dev/null 2>&1; then exec setsid "$@"; fi
+    exec "$@"
+}
+
+# Runs a command of the user, for so many seconds at most, with signals, umask and directory as a program expects them.
+run_within() { # seconds command
+    (
+        trap - HUP PIPE EXIT
+        umask 022
+        cd /
+        lead sh -c "$2"
+    ) </dev/null >/dev/null 2>&1 &
+    command=$!
+    # of the ways to name a signal and a group this is the one that every shell has
+    # shellcheck disable=SC2016  # to be expanded by the shell that is started here
+    (lead sh -c 'sleep "$1"; kill -KILL "-$2" || kill -KILL "$2"' sh "$1" "$command") </dev/null >/dev/null 2>&1 &
+    watch=$!
+    wait "$command" 2>/dev/null
+    status=$?
+    kill -KILL "-$watch" 2>/dev/null || kill -KILL "$watch" 2>/dev/null
+    wait "$watch" 2>/dev/null
+    [ "$status" -ne 137 ] || status="$status (it was stopped after $1 seconds)"
+    [ "$status" = 0 ]
+}
+
+reload_consumers() {
+    [ -z "$request_reload_command" ] || run_within "$request_health_timeout" "$request_reload_command" || {
+        problem="reload_command ended with status $status"
+        return 1
     }
 }
 
+# The health command is repeated until it succeeds or the time is over: consumers need a moment to connect.
+consumers_are_healthy() {
+    reload_consumers || return 1
+    [ -n "$request_health_command" ] || return 0
+    deadline=$(($(uptime_seconds) + request_health_timeout))
+    remaining=$request_health_timeout
+    until run_within "$remaining" "$request_health_command"; do
+        problem="health_command ended with status $status"
+        remaining=$((deadline - $(uptime_seconds) - 1))
+        [ "$remaining" -gt 0 ] || return 1
+        sleep 1
+    done
+}
+
+# Ends the trial of the generation in use: it stays, or the gateway itself returns to what was in use before.
+end_trial() { # generation
+    has_commands && [ -L .trial ] || return 0
+    consumers_are_healthy || fall_back "$1"
+    rm -f .trial
+}
+
+discard_failed() { rm -rf generations/[0-9][0-9][0-9][0-9][0-9][0-9]-failed; }
+
+fall_back() { # generation that failed
+    previous=$(readlink .trial)
+    [ "$previous" != "$1" ] ||
+        fail health_check_failed "$problem; generation $1 is in use, and there is none to return to"
+    if is_generation "$previous"; then
+        set_link current "generations/$previous"
+        result="generation $previous is in use again"
+    else
+        rm -f current
+        previous=0
+        result="no generation is in use"
+    fi
+    # only what has never worked; the generation that a roll back wanted has
+    newest=$(readlink .newest)
+    if [ "$1" -gt "$previous" ] && [ "$1" -gt "${newest:-0}" ]; then
+        discard_failed
+        mv -T -- "generations/$1" "generations/$1-failed" && result="$result, $1 is kept aside as $1-failed"
+    fi
+    found=$problem
+    reload_consumers || result="$result, but reload_command failed"
+    rm -f .trial
+    sync . generations 2>/dev/null || sync
+    fail health_check_failed "$found; $result"
+}
+
 # Removes what dead runs left (staging directories, and generations after the given one, which never became current)
-# and the oldest generations that no rollback needs. It runs after a change, when nothing can be lost any more.
-tidy() { # the last generation that became current before this run, if any; the new one, if any
-    for leftover in .staging-* .current-*; do
+# and the oldest generations that no roll back needs. It runs after a change, when nothing can be lost any more.
+tidy() { # the last generation that became current before this run, if any
+    for leftover in .staging-* .current-* .trial; do
         [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
     done
+    in_use=$(current_generation)
     passed=${1:-none}
     for candidate in $(generations); do
-        if [ "$passed" = none ] && [ "$candidate" != "${2:-}" ]; then rm -rf "generations/$candidate"; fi
+        if [ "$passed" = none ] && [ "$candidate" != "$in_use" ]; then rm -rf "generations/$candidate"; fi
         [ "$candidate" != "$passed" ] || passed=none
     done
     surplus=$((-request_keep - 1))
     for candidate in $(generations); do surplus=$((surplus + 1)); done
     for candidate in $(generations); do
         [ "$surplus" -gt 0 ] || break
+        [ "$candidate" != "$in_use" ] || continue
         surplus=$((surplus - 1))
         rm -rf "generations/$candidate"
     done
@@ -350,14 +487,57 @@ install() {
     own_directory .
     [ -d generations ] || mkdir generations 2>/dev/null || cannot_create generations
     own_directory generations
-    for generation in $(generations); do :; done
-    generation=$(successor "${generation:-}")
+    # a number that was in use is not used again
+    generation=$(last_generation)
+    for candidate in $(generations) $(generations -failed); do
+        [ "$candidate" -le "${generation:-0}" ] || generation=$candidate
+    done
+    generation=$(successor "$generation")
     mv -T -- "$files" "generations/$generation" 2>/dev/null ||
         fail concurrent_change "another run has taken generation $generation"
-    make_link "$generation"
+    unlinked=generations/$generation
+    write_history
+    begin_trial
+    set_link current "$unlinked"
+    unlinked=''
     sync . generations 2>/dev/null || sync
-    tidy "$request_current" "$generation"
+    end_trial "$generation"
+    rm -f .newest
+    discard_failed
+    tidy "$request_current"
     say "installed $generation"
+}
+
+# Puts an earlier generation in use again, or a later one after that; what was in use stays where it is.
+roll_back() {
+    enter_path
+    check_expectation
+    target=generations/$request_target
+    is_generation "$request_target" || fail no_generation "generation $request_target is gone"
+    (cd -P -- "$target" && say "$request_digests" | sha256sum -c -) >/dev/null 2>&1 ||
+        fail no_generation "generation $request_target is damaged"
+    own_directory .
+    own_directory generations
+    own_directory "$target"
+    own_files "$target"
+    check_attributes "$target"
+    newest=$(last_generation)
+    [ "$(readlink .newest)" = "$newest" ] || set_link .newest "$newest"
+    write_history
+    begin_trial
+    set_link current "$target"
+    sync . generations 2>/dev/null || sync
+    end_trial "$request_target"
+    tidy "$newest"
+    say "rolled_back $request_target"
+}
+
+# Writes the history down and changes nothing else.
+remember() {
+    enter_path
+    check_expectation
+    write_history
+    say "remembered"
 }
 
 # Gives the installed files their owner, group and modes again, and clears away what dead runs left.
@@ -369,7 +549,8 @@ repair() {
     own_directory "generations/$request_current"
     own_files "generations/$request_current"
     check_attributes "generations/$request_current"
-    tidy "$request_current"
+    end_trial "$request_current"
+    tidy "$(last_generation)"
     say "repaired $request_current"
 }
 
@@ -384,12 +565,18 @@ read_response() {
     say ""
 }
 
+# Removes everything but the history. Consumers are told once there is nothing to read any more.
 remove() {
     enter_path
-    rm -f current 2>/dev/null
+    check_expectation
+    write_history
+    begin_trial
+    rm -f current .newest 2>/dev/null
+    reload_consumers || reloaded=no
     rm -rf generations .staging-* .current-* 2>/dev/null
     [ ! -e generations ] && [ ! -L current ] || fail permission "cannot remove everything in $request_path"
-    rm -rf .lock
+    [ "${reloaded:-yes}" = yes ] || fail health_check_failed "$problem after the credentials were removed"
+    rm -rf .trial .lock
     cd / && rmdir "$request_path" 2>/dev/null
     say "removed"
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from . import bundle, gateway, policy
+from . import bundle, gateway, history, policy
 
 
 def describe(
@@ -22,13 +22,15 @@ def describe(
     :param now: aware; days are counted from it.
     """
     record = policy.readable(held.record)
+    past = history.readable(held.history, record)
     digests = record["files"] if record else {}
     modes = bundle.file_modes(record, secret_mode, public_mode) if record else {}
     return {
         "path": held.path,
         "present": held.current is not None,
         "generation": held.current,
-        "thing": record,
+        "thing": history.told(record, past),
+        "retired": history.retired(past, record),
         "generations": [
             {"name": name, "thing": policy.readable(thing)} for name, thing in sorted(held.generations.items())
         ],

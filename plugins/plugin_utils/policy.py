@@ -29,6 +29,7 @@ REASONS = (
     "keys_expiring",
     "max_age",
     "drift",
+    "refused",
     "none",
 )
 
@@ -41,10 +42,16 @@ RECORD_VERSION = 1  # raised when the files of a bundle are rendered differently
 
 @dataclass(frozen=True)
 class Wanted:
-    """What must hold for one gateway, as far as the decision depends on it. Durations are days."""
+    """What must hold for one gateway, as far as the decision depends on it. Durations are days.
+
+    :param delivery: ``mqtt`` or ``ntrip``, or ``None`` for whatever the device profile delivers.
+    :param rotate_before: credentials that arrived before this moment (aware) must be replaced by others.
+    """
 
     service: str
     hardware_id: str | None = None
+    delivery: str | None = None
+    rotate_before: datetime | None = None
     formats: tuple[str, ...] | None = None
     broker_ca_sha256: str | None = None
     force: bool = False
@@ -92,6 +99,7 @@ _TEXTS = (
     "fingerprint_sha256",
     "identity_sha256",
 )
+_DATES = ("issued_at", "not_before", "not_after", "keys_expire_at", "confirmed_at")
 _LEAD_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)")
 _LONGEST_DAYS = 36500
 _EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
@@ -140,6 +148,12 @@ def check_wanted(wanted: Wanted) -> None:
         if not 0 <= value <= _LONGEST_DAYS:
             raise ProvisioningError("bad_option", f"{name} must be a number of days from 0 to {_LONGEST_DAYS}.")
     lead_time(wanted.renew_before, timedelta(0))
+
+
+def rotation_due(record: Mapping[str, Any] | None, wanted: Wanted) -> bool:
+    """Whether credentials must be replaced by others because they arrived before a rotation began."""
+    issued_at = moment(record, "issued_at") if record else None
+    return wanted.rotate_before is not None and issued_at is not None and issued_at < wanted.rotate_before
 
 
 def lead_time(renew_before: str, lifetime: timedelta) -> timedelta:
@@ -219,12 +233,14 @@ def readable(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     retired = record.get("retired")
     entries = [entry for entry in retired if isinstance(entry, dict)] if isinstance(retired, list) else []
     clean = {name: record[name] if isinstance(record.get(name), str) else None for name in _TEXTS}
-    return {**record, **clean, "retired": entries}
+    delivery = record.get("delivery")
+    ways = [way for way in delivery if isinstance(way, str)] if isinstance(delivery, list) else []
+    return {**record, **clean, "retired": entries, "delivery": ways}
 
 
 def _has_necessary_parts(record: Mapping[str, Any]) -> bool:
     try:
-        dates = [moment(record, name) for name in ("issued_at", "not_before", "not_after", "keys_expire_at")]
+        dates = [moment(record, name) for name in _DATES]
     except ValueError:
         return False
     digests = record.get("files")
@@ -241,13 +257,18 @@ def _reached(due_at: datetime | None, now: datetime) -> bool:
 
 
 CHAIN: Sequence[tuple[str, Check]] = (
-    ("service_changed", lambda record, wanted, now: record["service"] != wanted.service),
+    (
+        "service_changed",
+        lambda record, wanted, now: (
+            record["service"] != wanted.service or wanted.delivery not in (None, *record["delivery"])
+        ),
+    ),
     (
         "hardware_id_changed",
         lambda record, wanted, now: wanted.hardware_id not in (None, record.get("hardware_id")),
     ),
     ("expired", lambda record, wanted, now: _reached(moment(record, "not_after"), now)),
-    ("forced", lambda record, wanted, now: wanted.force),
+    ("forced", lambda record, wanted, now: wanted.force or rotation_due(record, wanted)),
     ("expiring", lambda record, wanted, now: _reached(_certificate_due_at(record, wanted), now)),
     ("keys_expiring", lambda record, wanted, now: _reached(_keys_due_at(record, wanted), now)),
     ("max_age", lambda record, wanted, now: _reached(_age_due_at(record, wanted), now)),
@@ -273,9 +294,10 @@ def _keys_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
 def _age_due_at(record: Mapping[str, Any], wanted: Wanted) -> datetime | None:
     if wanted.max_age_days is None:
         return None
-    issued_at = moment(record, "issued_at")
+    # what the platform has returned once more is as good as new
+    dates = [date for name in ("issued_at", "confirmed_at") if (date := moment(record, name))]
     age = timedelta(days=wanted.max_age_days) - spread(wanted.hardware_id, wanted.renew_spread_days)
-    return _shifted(issued_at, age) if issued_at else None
+    return _shifted(max(dates), age) if dates else None
 
 
 def _shifted(start: datetime, by: timedelta) -> datetime:

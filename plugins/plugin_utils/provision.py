@@ -7,77 +7,17 @@ Private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from . import api, bundle, credentials, escrow, gateway, policy
+from . import answers, api, bundle, credentials, escrow, gateway, history, policy
 from .errors import GatewayUnreachable, ProvisioningError
+from .order import Order, Outcome, Target, World
 from .services import Service
 
-FIRST_ACTIVATION_WAIT = 5.0  # seconds, doubled each time up to the longest; as clients do (seen in client code)
-LONGEST_ACTIVATION_WAIT = 30.0
-
 _PREDICTED = {"ask": "renewed", "render": "repaired", "attributes": "repaired", "nothing": "none"}
-
-
-@dataclass(frozen=True)
-class Order:
-    """Everything that one run wants of one gateway. Only ``token`` is a secret; times are seconds.
-
-    :param given_name: the name of the Thing in the portal.
-    :param layout: path and modes on the gateway; ``owner`` and ``group`` are ``None`` for those of the user there.
-    """
-
-    service: Service
-    wanted: policy.Wanted
-    token: str | None = field(repr=False)
-    given_name: str
-    tags: tuple[str, ...] | None
-    field_map: Mapping[str, str]
-    endpoint: api.Endpoint
-    repeatable: bool
-    activation_timeout: float
-    layout: bundle.Layout
-    directory_mode: int
-    owner: str | None
-    group: str | None
-    keep: int
-    escrow_file: Path
-
-
-@dataclass(frozen=True)
-class World:
-    """What a run touches besides its order; tests put their own in place."""
-
-    execute: gateway.Execute
-    post: api.Post
-    now: Callable[[], datetime]
-    sleep: Callable[[float], None]
-    uniform: Callable[[float, float], float]
-    nonce: Callable[[], str]
-    encrypt: escrow.Cipher | None
-    decrypt: escrow.Cipher
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did: an action and its reason, the records before and after, and what is installed now."""
-
-    action: str
-    reason: str
-    before: Mapping[str, Any] | None
-    thing: Mapping[str, Any] | None
-    generation: str | None
-    files: tuple[Mapping[str, Any], ...]
-    due_at: datetime | None = None
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything on the gateway is, or in check mode would be, different."""
-        return self.action not in ("none", "unchanged")
 
 
 def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outcome:
@@ -85,48 +25,79 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
 
     :raises ProvisioningError: with one of ``errors.ERROR_CODES``; see there and in each layer.
     """
-    held = _look(order, world)
-    decision = policy.decide(state_of(held, order), order.wanted, world.now())
-    pending = _pending(order, world, held)
-    if decision.remedy == "nothing" and pending is None:
-        return _outcome("none", decision.reason, order, held, held.record, held.current)
-    asking = decision.remedy == "ask" or pending is not None
+    held = look(order.target, world)
+    kept = answers.kept_for(order, world, held)
+    if order.only_installed and held.current is None and kept.pending is None:
+        return outcome_of("none", "absent", order.target, held, None, None)
+    decision = policy.decide(state_of(held, order.target), order.wanted, world.now())
+    if decision.remedy == "nothing" and kept.pending is None and order.proving == "always" and not check_mode:
+        decision = _proven(order, world, held)
+    if decision.remedy == "nothing" and kept.pending is None:
+        _remember(order, world, held, kept, check_mode)
+        return _with_due_date(order, outcome_of("none", decision.reason, order.target, held, held.record, held.current))
+    asking = decision.remedy == "ask" or kept.pending is not None
     if asking and held.current is not None:
         held = _look_again(order, world, held)
-    gateway.require_installable(held, order.owner, order.group)
+    gateway.require_installable(held, order.target.owner, order.target.group)
     if decision.remedy == "ask":
         api.check_request(order.token, order.given_name, order.endpoint.url)
     if check_mode:
-        predicted = "renewed" if pending is not None else _PREDICTED[decision.remedy]
+        predicted = "renewed" if kept.pending is not None else _PREDICTED[decision.remedy]
         action = "created" if decision.reason == "absent" else predicted
-        return _outcome(action, decision.reason, order, held, held.record, held.current)
-    if asking:
-        return _renew(order, world, held, decision, pending)
-    return _repair(order, world, held, decision)
+        outcome = outcome_of(action, decision.reason, order.target, held, held.record, held.current)
+    elif asking:
+        outcome = _renew(order, world, held, decision, kept)
+    else:
+        outcome = _repair(order, world, held, decision)
+    return _with_due_date(order, outcome)
 
 
 def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outcome:
-    """Ensures that the gateway holds no credentials at the path. The Thing itself stays on the platform.
+    """Ensures that the gateway holds no credentials at the path, and that their Things are on the retirement list.
 
     :raises ProvisioningError: as ``ensure_present``, as far as the gateway is concerned.
     """
-    held = _look(order, world)
+    held = look(order.target, world)
     if held.current is None and "generations" not in held.directories and not held.leftovers:
         return Outcome("none", "none", None, None, None, ())
     gateway.require_changeable(held)
+    unused = answers.Kept(None, tuple(escrow.load(order.escrow_place, world.decrypt)))
+    past, taken = answers.with_obsolete(past_of(held), order, unused)
+    past = history.leave(past, held.record, world.now())
     if not check_mode:
-        gateway.remove(world.execute, held)
-    return Outcome("removed", "absent", held.record, None, None, ())
+        gateway.remove(world.execute, held, change_of(order.target, world, held, past))
+        for entry in taken:
+            escrow.discard(entry)
+    thing = {**held.record, "retired": history.retired(past, None)} if held.record else None
+    return Outcome("removed", "absent", held.record, thing, None, ())
 
 
-def _look(order: Order, world: World, thorough: bool = False) -> gateway.Held:
-    held = gateway.probe(world.execute, order.layout.path, order.owner, order.group, thorough=thorough)
-    return replace(held, record=policy.readable(held.record))
+def look(target: Target, world: World, *, thorough: bool = False) -> gateway.Held:
+    """What the gateway holds; its record is one that can be read, and tells the history."""
+    held = gateway.probe(world.execute, target.layout.path, target.owner, target.group, thorough=thorough)
+    record = policy.readable(held.record)
+    return replace(held, record=history.told(record, history.readable(held.history, record)))
+
+
+def change_of(target: Target, world: World, held: gateway.Held, past: history.History) -> gateway.Change:
+    """How the gateway is changed; the history is written down where it has become another one."""
+    return gateway.Change(
+        directory_mode=target.directory_mode,
+        keep=target.keep,
+        nonce=world.nonce(),
+        consumers=target.consumers,
+        history=history.encode(past) if past != past_of(held) else None,
+    )
+
+
+def past_of(held: gateway.Held) -> history.History:
+    """The history of the path, as far as it can be read."""
+    return history.readable(held.history, held.record)
 
 
 def _look_again(order: Order, world: World, held: gateway.Held) -> gateway.Held:
     """The look before a request: what could make the installation fail, and whether another run was faster."""
-    again = _look(order, world, thorough=True)
+    again = look(order.target, world, thorough=True)
     if again.current != held.current:
         raise ProvisioningError(
             "concurrent_change",
@@ -135,43 +106,101 @@ def _look_again(order: Order, world: World, held: gateway.Held) -> gateway.Held:
     return again
 
 
-def _pending(order: Order, world: World, held: gateway.Held) -> escrow.Entry | None:
-    """The answer in escrow, unless what is installed is newer: then another run has made it obsolete."""
-    entry = escrow.load(order.escrow_file, world.decrypt)
+def _remember(order: Order, world: World, held: gateway.Held, kept: answers.Kept, check_mode: bool) -> None:
+    """Puts the Things of obsolete answers on the retirement list where nothing else is to be done."""
+    past, taken = answers.with_obsolete(past_of(held), order, kept)
+    if not taken or check_mode:
+        return
+    gateway.remember(world.execute, held, change_of(order.target, world, held, past))
+    for entry in taken:
+        escrow.discard(entry)
+
+
+def _proven(order: Order, world: World, held: gateway.Held) -> policy.Decision:
+    """Uses the installed credentials; where they are refused and that is wanted, they are due."""
+    try:
+        world.prove(read_installed(order.service, order.field_map, world, held))
+    except ProvisioningError as error:
+        if error.code != "credentials_refused" or not order.renew_refused:
+            raise
+        return policy.Decision("refused", "ask")
+    return policy.Decision("none", "nothing")
+
+
+def read_installed(
+    service: Service, field_map: Mapping[str, str], world: World, held: gateway.Held
+) -> credentials.Credentials:
+    """The credentials in use, from the installed response.
+
+    :raises ProvisioningError: as ``gateway.read_response`` and ``credentials.check``.
+    """
     issued_at = policy.moment(held.record, "issued_at") if held.record else None
-    return None if entry and issued_at and entry.received_at < issued_at else entry
+    return answers.parse(gateway.read_response(world.execute, held), service, field_map, issued_at or world.now())
 
 
-def state_of(held: gateway.Held, order: Order) -> policy.State:
+def state_of(held: gateway.Held, target: Target) -> policy.State:
     """Compares what a gateway holds with its own record, and with the owner and modes that are wanted."""
     record = held.record
     if record is None:
         return policy.State(None, held.current is not None, (), False, False)
     digests = record["files"]
-    modes = bundle.file_modes(record, order.layout.secret_mode, order.layout.public_mode)
+    modes = bundle.file_modes(record, target.layout.secret_mode, target.layout.public_mode)
     return policy.State(
         record=record,
         present=held.current is not None,
         damaged=[name for name, digest in digests.items() if held.digests.get(name) != digest],
         response_intact=held.digests.get("credentials.json", "absent") == digests.get("credentials.json"),
-        attributes_differ=bool(held.leftovers or gateway.drift(held, modes, order.directory_mode)),
+        attributes_differ=bool(held.leftovers or gateway.drift(held, modes, target.directory_mode)),
     )
 
 
-def _renew(
-    order: Order, world: World, held: gateway.Held, decision: policy.Decision, pending: escrow.Entry | None
-) -> Outcome:
+def _renew(order: Order, world: World, held: gateway.Held, decision: policy.Decision, kept: answers.Kept) -> Outcome:
     """Installs what is in escrow or, if there is nothing, what the platform answers."""
-    parsed, entry = _from_escrow(order, world, pending) or _from_platform(order, world, decision.reason)
-    reason = decision.reason if decision.remedy == "ask" else entry.reason
+    reason = decision.reason if decision.remedy == "ask" or kept.pending is None else kept.pending.reason
+    found = answers.from_escrow(order, world, kept.pending)
+    if found is None and kept.pending is not None:
+        kept = answers.Kept(None, (*kept.obsolete, kept.pending))
+    parsed, entry = found or answers.from_platform(order, world, reason, kept)
+    is_same = held.record is not None and held.record["identity_sha256"] == parsed.identity_sha256
+    problem = _wrong_delivery(order, parsed)
+    if problem is None and is_same and policy.rotation_due(held.record, order.wanted):
+        problem = _not_rotated()
+    if problem is None and is_same and decision.reason == "refused":
+        problem = _still_refused()
+    if problem is not None:
+        if not is_same:
+            raise problem.with_advice(answers.advice(entry))
+        escrow.discard(entry)  # the gateway has it already
+        raise problem
+    past, taken = answers.with_obsolete(past_of(held), order, kept)
     try:
-        outcome = _install(order, world, held, reason, parsed, entry)
+        if order.proving != "never" and not is_same:
+            world.prove(parsed)
+        outcome = _install(order, world, held, reason, parsed, entry, past)
     except (ProvisioningError, GatewayUnreachable) as error:
         raise error.with_advice(
-            f"The response of the platform is kept in {order.escrow_file}; the next run installs it from there."
+            f"The response of the platform is kept in {entry.file}; the next run installs it from there."
         ) from None
-    escrow.discard(order.escrow_file)
+    for installed in (entry, *taken):
+        escrow.discard(installed)
     return outcome
+
+
+def _not_rotated() -> ProvisioningError:
+    return ProvisioningError(
+        "not_rotated",
+        "The platform returned the same credentials as before: they have not been rotated, and the gateway keeps them. "
+        "The device profile returns the existing credentials of a hardware ID. Use the token of another profile, or "
+        "remove the Thing in the portal so that its hardware ID is free for a new one, then run again.",
+    )
+
+
+def _still_refused() -> ProvisioningError:
+    return ProvisioningError(
+        "credentials_refused",
+        "The credentials in use are refused, and the platform returned the same ones again: look at the Thing in the "
+        "portal, and at its plan, then run again.",
+    )
 
 
 def _install(
@@ -181,171 +210,111 @@ def _install(
     reason: str,
     parsed: credentials.Credentials,
     entry: escrow.Entry,
+    past: history.History,
 ) -> Outcome:
     before = held.record
-    identity = {
-        "hardware_id": order.wanted.hardware_id,
-        "given_name": order.given_name,
-        "retired": _retired(before, parsed, entry.received_at),
-    }
-    files, record = bundle.render(
-        parsed, entry.response, order.layout, order.wanted.formats, identity, entry.received_at
-    )
-    state = state_of(held, order)
+    thing = {"client_id": parsed.client_id, "service": parsed.service, "hardware_id": order.wanted.hardware_id}
+    if before is not None and not history.same_thing(before, thing):
+        past = history.leave(past, before, entry.received_at)
+    identity = {**thing, "given_name": order.given_name, "retired": history.retired(past, thing)}
+    files, record = _rendered(order, parsed, entry.response, identity, entry.received_at)
+    state = state_of(held, order.target)
     action = policy.classify(before, record)
     if before is None and held.current is not None:
         action = "renewed"  # nobody can read what was there
     elif action == "unchanged" and state.damaged:
         action = "repaired"
-    if action == "unchanged":
+    if action == "unchanged" and before is not None:
+        if policy.timestamp(entry.received_at) != before["issued_at"]:
+            past = history.confirm(past, before, entry.received_at)
         if state.attributes_differ:
-            return _repair(order, world, held, policy.Decision(reason, "attributes"))
-        return _outcome(action, reason, order, held, before, held.current)
-    generation = _put(order, world, held, files)
-    return _outcome(action, reason, order, held, record, generation)
+            return _repair(order, world, held, policy.Decision(reason, "attributes"), past)
+        if past != past_of(held):
+            gateway.remember(world.execute, held, change_of(order.target, world, held, past))
+        return outcome_of(action, reason, order.target, held, history.told(before, past), held.current)
+    generation = _put(order, world, held, files, past)
+    return outcome_of(action, reason, order.target, held, history.told(record, past), generation)
 
 
-def _repair(order: Order, world: World, held: gateway.Held, decision: policy.Decision) -> Outcome:
+def _rendered(
+    order: Order,
+    parsed: credentials.Credentials,
+    response: bytes,
+    identity: Mapping[str, Any],
+    issued_at: datetime,
+) -> tuple[dict[str, gateway.File], dict[str, Any]]:
+    return bundle.render(parsed, response, order.target.layout, order.wanted.formats, identity, issued_at)
+
+
+def _repair(
+    order: Order,
+    world: World,
+    held: gateway.Held,
+    decision: policy.Decision,
+    past: history.History | None = None,
+) -> Outcome:
     """Brings a gateway back in order without the platform."""
     before = held.record or {}
+    past = past_of(held) if past is None else past
     if decision.remedy == "attributes":
-        modes = bundle.file_modes(before, order.layout.secret_mode, order.layout.public_mode)
-        files = {name: gateway.File(b"", mode) for name, mode in modes.items()}
-        nonce = world.nonce()
-        gateway.repair(world.execute, held, files, directory_mode=order.directory_mode, keep=order.keep, nonce=nonce)
-        return _outcome("repaired", decision.reason, order, held, before, held.current)
+        change = change_of(order.target, world, held, past)
+        gateway.repair(world.execute, held, files_of(before, order.target), change)
+        told = history.told(before, past)
+        return outcome_of("repaired", decision.reason, order.target, held, told, held.current)
     response = gateway.read_response(world.execute, held)
     issued_at = policy.moment(before, "issued_at") or world.now()
-    parsed = _parse(response, order, issued_at)
-    files, record = bundle.render(parsed, response, order.layout, order.wanted.formats, before, issued_at)
-    generation = _put(order, world, held, files)
-    return _outcome("repaired", decision.reason, order, held, record, generation)
+    parsed = answers.parse(response, order.service, order.field_map, issued_at)
+    files, record = _rendered(order, parsed, response, before, issued_at)
+    generation = _put(order, world, held, files, past)
+    return outcome_of("repaired", decision.reason, order.target, held, history.told(record, past), generation)
 
 
-def _put(order: Order, world: World, held: gateway.Held, files: Mapping[str, gateway.File]) -> str:
-    return gateway.install(
-        world.execute,
-        held,
-        files,
-        directory_mode=order.directory_mode,
-        keep=order.keep,
-        nonce=world.nonce(),
-        modified_at=world.now(),
-    )
+def files_of(record: Mapping[str, Any], target: Target) -> dict[str, gateway.File]:
+    """The modes that the files of an installed bundle must have; without their content."""
+    modes = bundle.file_modes(record, target.layout.secret_mode, target.layout.public_mode)
+    return {name: gateway.File(b"", mode) for name, mode in modes.items()}
 
 
-def _from_escrow(
-    order: Order, world: World, pending: escrow.Entry | None
-) -> tuple[credentials.Credentials, escrow.Entry] | None:
-    if pending is None:
+def _put(
+    order: Order, world: World, held: gateway.Held, files: Mapping[str, gateway.File], past: history.History
+) -> str:
+    change = change_of(order.target, world, held, past)
+    return gateway.install(world.execute, held, files, change, world.now())
+
+
+def _wrong_delivery(order: Order, parsed: credentials.Credentials) -> ProvisioningError | None:
+    if order.wanted.delivery in (None, *parsed.delivery):
         return None
-    try:
-        return _parse(pending.response, order, world.now()), pending
-    except ProvisioningError as error:
-        if order.repeatable:
-            return None  # asking again brings the same Thing
-        raise error.with_advice(_kept(order)) from None
-
-
-def _kept(order: Order) -> str:
-    return (
-        f"The response is kept in {order.escrow_file}: correct field_map and run again, or remove that file to ask the "
-        "platform again."
+    return ProvisioningError(
+        "wrong_delivery",
+        f"The platform delivers {' and '.join(parsed.delivery) or 'nothing'} to this gateway, not "
+        f"{order.wanted.delivery}. Use the token of a device profile for {order.wanted.delivery}; if it is, the "
+        "hardware ID still belongs to a Thing of the old profile: remove that one in the portal, then run again.",
     )
 
 
-def _from_platform(order: Order, world: World, reason: str) -> tuple[credentials.Credentials, escrow.Entry]:
-    """Asks until the Thing is active, and keeps every response before looking into it.
-
-    :raises ProvisioningError: as ``api.ask`` and ``credentials.check``, and ``activation_pending``.
-    """
-    api.check_request(order.token, order.given_name, order.endpoint.url)
-    escrow.prepare(order.escrow_file, world.encrypt)
-    wait, waited = FIRST_ACTIVATION_WAIT, 0.0
-    while True:
-        raw = _ask(order, world)
-        entry = escrow.Entry(
-            service=order.service.name,
-            hardware_id=order.wanted.hardware_id,
-            given_name=order.given_name,
-            reason=reason,
-            received_at=world.now(),
-            response=raw,
-        )
-        escrow.store(order.escrow_file, entry, world.encrypt)
-        try:
-            response = credentials.decode(raw)
-            fields = credentials.extract(response, order.service, order.field_map)
-            if credentials.is_ready(fields, order.service):
-                return credentials.check(response, fields, order.service, order.field_map, world.now()), entry
-        except ProvisioningError as error:
-            raise error.with_advice(_kept(order)) from None
-        escrow.discard(order.escrow_file)
-        if not order.repeatable or waited + wait > order.activation_timeout:
-            raise ProvisioningError(
-                "activation_pending",
-                "The platform has not activated the Thing yet. Switch on Auto Activate in the device profile or "
-                "activate the Thing in the portal, then run again; activation_timeout says how long a run waits. If "
-                "the Thing is active, the answer has another shape than expected (keys that arrived: "
-                f"{credentials.key_names(response)}): see field_map.",
-                200,
-            )
-        world.sleep(wait)
-        waited, wait = waited + wait, min(wait * 2, LONGEST_ACTIVATION_WAIT)
-
-
-def _ask(order: Order, world: World) -> bytes:
-    body = {
-        "token": order.token,
-        "givenName": order.given_name,
-        "hardwareId": order.wanted.hardware_id,
-        "tags": list(order.tags) if order.tags is not None else None,
-    }
-    return api.ask(
-        order.endpoint,
-        {name: value for name, value in body.items() if value is not None},
-        repeatable=order.repeatable,
-        post=world.post,
-        sleep=world.sleep,
-        uniform=world.uniform,
-        now=world.now,
-    )
-
-
-def _parse(raw: bytes, order: Order, now: datetime) -> credentials.Credentials:
-    response = credentials.decode(raw)
-    fields = credentials.extract(response, order.service, order.field_map)
-    return credentials.check(response, fields, order.service, order.field_map, now)
-
-
-def _retired(before: Mapping[str, Any] | None, after: credentials.Credentials, since: datetime) -> list[Any]:
-    """The Things that this gateway no longer uses and that stay active on the platform until somebody acts."""
-    if before is None:
-        return []
-    retired = list(before["retired"])
-    if before["client_id"] and before["client_id"] != after.client_id:
-        names = ("client_id", "service", "hardware_id", "given_name")
-        retired.append({**{name: before.get(name) for name in names}, "since": policy.timestamp(since)})
-    return retired
-
-
-def _outcome(
+def outcome_of(
     action: str,
     reason: str,
-    order: Order,
+    target: Target,
     held: gateway.Held,
     thing: Mapping[str, Any] | None,
     generation: str | None,
 ) -> Outcome:
-    modes = bundle.file_modes(thing, order.layout.secret_mode, order.layout.public_mode) if thing else {}
+    """What a run did, with the files as they must be on the gateway."""
+    modes = bundle.file_modes(thing, target.layout.secret_mode, target.layout.public_mode) if thing else {}
     files = tuple(
         {
-            "path": f"{order.layout.path}/current/{name}",
+            "path": f"{target.layout.path}/current/{name}",
             "mode": f"{mode:04o}",
-            "owner": order.owner or held.user_name,
-            "group": order.group or held.groups.get(held.group_id or 0, str(held.group_id)),
+            "owner": target.owner or held.user_name,
+            "group": target.group or held.groups.get(held.group_id or 0, str(held.group_id)),
         }
         for name, mode in sorted(modes.items())
     )
-    due_at = policy.renewal_due_at(thing, order.wanted) if thing else None
-    return Outcome(action, reason, held.record, thing, generation, files, due_at)
+    return Outcome(action, reason, held.record, thing, generation, files)
+
+
+def _with_due_date(order: Order, outcome: Outcome) -> Outcome:
+    due_at = policy.renewal_due_at(outcome.thing, order.wanted) if outcome.thing else None
+    return replace(outcome, due_at=due_at)

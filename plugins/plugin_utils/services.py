@@ -40,6 +40,7 @@ class Service:
 
     :param name: the value of the option ``service``.
     :param path: what is appended to ``api_url``.
+    :param deliveries: the ways of delivery that a device profile of this service can have.
     :param fields: field name to the JMESPath expressions tried in order.
     :param ready: the fields of which at least one is there once the Thing is active; none of them means that the
         platform is still activating it. Empty where the response is too little known to tell.
@@ -50,6 +51,7 @@ class Service:
     name: str
     path: str
     repeatable: bool
+    deliveries: tuple[str, ...]
     ready: tuple[str, ...] = ()
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -98,6 +100,7 @@ SERVICES: Mapping[str, Service] = {
             name="pointperfect",
             path="/ztp/pointperfect/credentials",  # documented
             repeatable=True,  # documented: an error or the existing credentials, as the profile says
+            deliveries=("mqtt", "ntrip", "lband"),  # documented; MQTT was to end on 30 September 2026
             ready=("certificate", "private_key", "ntrip_host"),  # seen: 200 without them while activation is under way
             fields=_POINTPERFECT,
         ),
@@ -105,6 +108,7 @@ SERVICES: Mapping[str, Service] = {
             name="pointperfect-live",
             path="/ztp/pointperfect-live/credentials",  # documented
             repeatable=True,  # documented
+            deliveries=("ntrip",),  # assumed
             ready=("ntrip_host",),  # assumed: as with PointPerfect Flex in RTCM format
             fields=_POINTPERFECT,
         ),
@@ -112,6 +116,7 @@ SERVICES: Mapping[str, Service] = {
             name="cloudlocate",
             path="/ztp/cloudlocate/credentials",  # documented
             repeatable=False,  # documented: a repeated request renews, and the old Thing stays active
+            deliveries=("mqtt",),  # documented
             fields=_CLOUDLOCATE,
         ),
     )

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,20 @@ PROVISION = "thingstream.ztp.provision"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: exit status, all output, and the last result of each host (with ``status`` in it)."""
+    """A finished run: exit status, all output, every result, and the last one of each host (``status`` in each)."""
 
     status: int
     output: str
-    hosts: Mapping[str, Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]]
+
+    @property
+    def hosts(self) -> dict[str, Mapping[str, Any]]:
+        """Host to its last result."""
+        return {entry["host"]: entry["result"] for entry in self.results}
+
+    def of(self, task: str) -> dict[str, Mapping[str, Any]]:
+        """Host to its last result of one task, whatever role it is in."""
+        return {entry["host"]: entry["result"] for entry in self.results if entry["task"].split(" : ")[-1] == task}
 
     def values(self, name: str) -> dict[str, Any]:
         """Host to one value of its result."""
@@ -65,6 +74,7 @@ def run_playbook(
         env={
             **inherited,
             "HOME": str(work),
+            "PWD": str(work),
             "ANSIBLE_HOME": str(work / "ansible_home"),
             "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests" / "integration" / "callback_plugins"),
@@ -82,8 +92,7 @@ def run_playbook(
         timeout=seconds,
         check=False,
     )
-    hosts: dict[str, dict[str, Any]] = {}
-    for line in results.read_text().splitlines() if results.exists() else []:
-        entry = json.loads(line)
-        hosts[entry["host"]] = {**entry["result"], "status": entry["status"]}
-    return Run(run.returncode, run.stdout, hosts)
+    entries = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    for entry in entries:
+        entry["result"]["status"] = entry["status"]
+    return Run(run.returncode, run.stdout, entries)

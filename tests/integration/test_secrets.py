@@ -101,7 +101,9 @@ def planted(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, An
         shutil.rmtree(gateways.root(host) / PATH[1:], ignore_errors=True)
         hosts[host] = {
             "thingstream_gateway_service": profile["service"],
-            "thingstream_gateway_token": simulator.put_profile(f"secrets-{host}", **profile),
+            "thingstream_gateway_token": simulator.put_profile(
+                f"secrets-{host}", **profile, simulator={"host": "127.0.0.1"}
+            ),
             "thingstream_gateway_hardware_id": f"secrets-{host}",
         }
     variables = {**platform, "thingstream_gateway_path": PATH}
@@ -130,7 +132,14 @@ def secrets_of(gateways: Fleet, planted: dict[str, Any]) -> dict[str, str]:
     return secrets
 
 
-def run_all(gateways: Fleet, planted: dict[str, Any], work: Path, *arguments: str, **environment: str) -> Run:
+def run_all(
+    gateways: Fleet,
+    planted: dict[str, Any],
+    work: Path,
+    *arguments: str,
+    playbook: str = "provision",
+    **environment: str,
+) -> Run:
     return run_playbook(
         work,
         gateways.inventory,
@@ -139,6 +148,7 @@ def run_all(gateways: Fleet, planted: dict[str, Any], work: Path, *arguments: st
         "-vvvv",
         "--diff",
         *arguments,
+        playbook=f"thingstream.ztp.{playbook}",
         environment=environment,
     )
 
@@ -161,6 +171,14 @@ def test_nothing_shows_or_keeps_a_secret(gateways: Fleet, planted: dict[str, Any
     outputs.append(run_all(gateways, planted, tmp_path, "-e", "thingstream_gateway_field_map={'host':'nowhere'}",
                            "-e", "thingstream_gateway_force=true", **logged))  # fmt: skip
     assert "missing_field" in outputs[-1].values("error_code").values()
+    shutil.rmtree(tmp_path / "escrow")
+    for playbook in ("verify", "rollback", "retire", "audit"):
+        outputs.append(run_all(gateways, planted, tmp_path, playbook=playbook, **logged))
+    assert set(outputs[-4].values("error_code").values()) == {"unreachable"}, "nobody listens where it connects to"
+    unhealthy = {"health_command": f"cat {PATH}/current/credentials.*; false", "health_timeout": 1, "force": True}
+    variables = json.dumps({f"thingstream_gateway_{name}": value for name, value in unhealthy.items()})
+    outputs.append(run_all(gateways, planted, tmp_path, "-e", variables, **logged))
+    assert "health_check_failed" in outputs[-1].values("error_code").values()
     watcher.stop.set()
     watcher.join()
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
@@ -33,6 +34,7 @@ MODES: Mapping[str, int] = {
     "client.pem": 0o640,
     "ca.crt": 0o644,
 }
+UNREAD = {name: gateway.File(b"", mode) for name, mode in MODES.items()}
 PUBLIC = {name for name, mode in MODES.items() if mode & stat.S_IROTH}
 MODIFIED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -42,6 +44,21 @@ _nonces = itertools.count()
 def new_nonce() -> str:
     """A name for a staging directory that no other run of this process has."""
     return f"n{os.getpid()}x{next(_nonces)}"
+
+
+def change(
+    *,
+    keep: int = 1,
+    nonce: str | None = None,
+    directory_mode: int = DIRECTORY_MODE,
+    history: str | None = None,
+    reload_command: str | None = None,
+    health_command: str | None = None,
+    health_timeout: int = 5,
+) -> gateway.Change:
+    """How a path is changed, if not otherwise said."""
+    consumers = gateway.Consumers(reload_command, health_command, health_timeout)
+    return gateway.Change(directory_mode, keep, nonce or new_nonce(), consumers, history)
 
 
 def bundle(marker: str, contents: Mapping[str, bytes] | None = None) -> dict[str, gateway.File]:
@@ -139,42 +156,42 @@ class Host:
         return held
 
     def believing(self, held: gateway.Held) -> gateway.Held:
-        """What a probe would find now, if nothing but the current generation changed since: much faster than one."""
-        link = self.path / "current"
-        return replace(held, current=os.readlink(link).rpartition("/")[2] if link.is_symlink() else None)
+        """What a probe would find now, if no more than current generation and history changed since: much faster."""
+        link, history = self.path / "current", self.path / "history.json"
+        text = history.read_text().rstrip("\n") if history.exists() else ""
+        return replace(
+            held,
+            current=os.readlink(link).rpartition("/")[2] if link.is_symlink() else None,
+            history=json.loads(text) if text else None,
+            history_text=text,
+        )
 
     def install(
         self,
         marker: str,
         held: gateway.Held | None = None,
         *,
-        keep: int = 1,
-        nonce: str | None = None,
-        directory_mode: int = DIRECTORY_MODE,
         contents: Mapping[str, bytes] | None = None,
+        **options: Any,
     ) -> str:
-        return gateway.install(
-            self.execute,
-            held or self.checked(),
-            bundle(marker, contents),
-            directory_mode=directory_mode,
-            keep=keep,
-            nonce=nonce or new_nonce(),
-            modified_at=MODIFIED_AT,
+        """Installs a bundle; the options are those of ``change``."""
+        files = bundle(marker, contents)
+        return gateway.install(self.execute, held or self.checked(), files, change(**options), MODIFIED_AT)
+
+    def repair(self, held: gateway.Held | None = None, **options: Any) -> str:
+        return gateway.repair(self.execute, held or self.checked(), UNREAD, change(**options))
+
+    def roll_back(self, target: str, held: gateway.Held | None = None, **options: Any) -> str:
+        record = json.loads((self.path / "generations" / target / "thing.json").read_bytes())
+        return gateway.roll_back(
+            self.execute, held or self.checked(), target, UNREAD, record["files"], change(**options)
         )
 
-    def repair(self, held: gateway.Held | None = None, *, keep: int = 1) -> str:
-        return gateway.repair(
-            self.execute,
-            held or self.checked(),
-            {name: gateway.File(b"", mode) for name, mode in MODES.items()},
-            directory_mode=DIRECTORY_MODE,
-            keep=keep,
-            nonce=new_nonce(),
-        )
+    def remember(self, history: str, held: gateway.Held | None = None) -> None:
+        gateway.remember(self.execute, held or self.checked(), change(history=history))
 
-    def remove(self) -> None:
-        gateway.remove(self.execute, self.probe())
+    def remove(self, **options: Any) -> None:
+        gateway.remove(self.execute, self.probe(), change(**options))
 
     def drift(self, held: gateway.Held | None = None) -> list[str]:
         return gateway.drift(held or self.probe(), MODES, DIRECTORY_MODE)

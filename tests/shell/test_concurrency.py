@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from shell.host import Host
+from shell.host import Host, change
 from shell.steps import stepping
 
 ROUNDS = 20
@@ -29,7 +29,7 @@ def attempt_to(host: Host, command: str, marker: str, held: gateway.Held, keep: 
         elif command == "repair":
             host.repair(held, keep=keep)
         else:
-            gateway.remove(host.execute, held)
+            gateway.remove(host.execute, held, change())
     except ProvisioningError as error:
         if error.code != "concurrent_change":
             raise

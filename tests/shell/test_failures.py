@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from shell.host import Host, outcome, refused, snapshot
+from shell.host import Host, change, outcome, refused, snapshot
 
 NEEDED = "cat chmod chown id ln ls mkdir mv rm rmdir sha256sum sync tar".split()  # noqa: SIM905
 OPTIONAL = ["df", "flock", "getent", "restorecon"]
@@ -247,7 +247,7 @@ def test_a_user_who_may_not_change_what_is_there(stranger: Host, mode: int) -> N
     with refused(*codes):
         stranger.repair(held)
     with refused(*codes):
-        gateway.remove(stranger.execute, held)
+        gateway.remove(stranger.execute, held, change())
     assert snapshot(stranger.path) == before
 
 

@@ -60,10 +60,11 @@ def test_foreign_files_stay(host: Host) -> None:
     for entry in foreign:
         entry.write_text("mine")
     set_aside = plant_generation(host, "000004-failed", "kept aside")
-    host.install("b", keep=0)
     host.repair(keep=0)
-    assert all(entry.read_text() == "mine" for entry in foreign)
     assert set_aside.is_dir()
+    host.install("b", keep=0)
+    assert all(entry.read_text() == "mine" for entry in foreign)
+    assert not set_aside.exists(), "a sound installation has made it useless"
     assert host.marker == "b"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
-from shell.host import Host, bundle, outcome, plant_generation, refused, snapshot
+from shell.host import Host, bundle, change, outcome, plant_generation, refused, snapshot
 
 SECRET = "a secret of somebody else"
 
@@ -41,7 +41,7 @@ def replace_by_link(entry: Path, target: Path) -> None:
     entry.symlink_to(target)
 
 
-def change(host: Host, command: str, held: gateway.Held, nonce: str = "planted") -> None:
+def attempt(host: Host, command: str, held: gateway.Held, nonce: str = "planted") -> None:
     if command == "install":
         host.install("b", held, nonce=nonce)
     elif command == "repair":
@@ -49,7 +49,7 @@ def change(host: Host, command: str, held: gateway.Held, nonce: str = "planted")
     elif command == "read_response":
         gateway.read_response(host.execute, held)
     else:
-        gateway.remove(host.execute, held)
+        gateway.remove(host.execute, held, change())
 
 
 @pytest.mark.parametrize("command", ["install", "repair", "remove", "read_response"])
@@ -61,7 +61,7 @@ def test_the_path_itself(host: Host, outside: Path, command: str) -> None:
     with refused("bad_path"):
         host.checked()
     with refused("bad_path"):
-        change(host, command, held)
+        attempt(host, command, held)
     assert snapshot(outside) == before
 
 
@@ -74,7 +74,7 @@ def test_a_directory(host: Host, outside: Path, name: str, command: str) -> None
     before = snapshot(outside)
     assert host.probe().current is None
     with refused("bad_path", "concurrent_change", "permission"):
-        change(host, command, held)
+        attempt(host, command, held)
     assert snapshot(outside) == before
     assert host.leftovers == []
 
@@ -120,7 +120,7 @@ def test_the_lock(host: Host, outside: Path, command: str, target: str) -> None:
     host.hold("a")
     replace_by_link(host.path / ".lock", outside / target)
     before = snapshot(outside)
-    assert outcome(lambda: change(host, command, host.checked())) in ("done", "bad_path")
+    assert outcome(lambda: attempt(host, command, host.checked())) in ("done", "bad_path")
     assert snapshot(outside) == before
     assert host.marker in ("a", "b", None)
 
@@ -130,7 +130,7 @@ def test_the_staging_directory(host: Host, outside: Path) -> None:
     (host.path / ".staging-planted").symlink_to(outside)
     before = snapshot(outside)
     with refused("bad_path", "concurrent_change", "gateway_unsupported"):
-        change(host, "install", host.checked())
+        attempt(host, "install", host.checked())
     assert snapshot(outside) == before
     assert host.marker == "a"
 
@@ -140,7 +140,7 @@ def test_the_link_that_is_to_be_renamed(host: Host, outside: Path) -> None:
     (host.path / ".current-planted").symlink_to(outside)
     before = snapshot(outside)
     with refused("bad_path"):
-        change(host, "install", host.checked())
+        attempt(host, "install", host.checked())
     assert snapshot(outside) == before
     assert host.marker == "a"
     assert host.probe().leftovers == ()
@@ -216,12 +216,11 @@ def test_a_file(host: Host, outside: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["generations", "generations/000001", "generations/000001/client.key"])
 def test_removal(host: Host, outside: Path, name: str) -> None:
     host.hold("a")
-    held = host.checked()
     replace_by_link(host.path / name, outside / name.rpartition("/")[2])
     (host.path / ".staging-x").symlink_to(outside)
     (host.path / ".current-x").symlink_to(outside)
     before = snapshot(outside)
-    gateway.remove(host.execute, held)
+    host.remove()
     assert snapshot(outside) == before
     assert not host.path.exists()
 

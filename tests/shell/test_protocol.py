@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
-from shell.host import MODIFIED_AT, Host, refused
+from shell.host import MODIFIED_AT, Host, change, refused
 
 LONGEST_COMMAND = 9000  # what dropbear takes
 
@@ -95,10 +95,8 @@ def test_no_command_is_long_or_shows_anything(host: Host, tmp_path: Path) -> Non
         listening,
         held,
         {"client.key": gateway.File(b"a secret", 0o600)},
-        directory_mode=0o750,
-        keep=1,
-        nonce="abc",
-        modified_at=MODIFIED_AT,
+        change(nonce="abc"),
+        MODIFIED_AT,
     )
     assert (path / "current" / "client.key").read_bytes() == b"a secret"
     assert max(map(len, commands)) < LONGEST_COMMAND

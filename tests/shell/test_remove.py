@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
-from shell.host import Host, outcome, plant_generation, plant_leftovers, refused, snapshot
+from shell.host import Host, change, outcome, plant_generation, plant_leftovers, refused, snapshot
 
 
 def test_everything_goes(host: Host) -> None:
@@ -18,7 +18,7 @@ def test_everything_goes(host: Host) -> None:
     assert not host.path.exists()
     assert host.path.parent.is_dir()
     with refused("bad_path", "concurrent_change"):
-        gateway.remove(host.execute, held)
+        gateway.remove(host.execute, held, change())
     assert host.install("c") == "000001"
     host.assert_tidy("c", ["000001"])
     host.remove()
@@ -68,7 +68,7 @@ def test_what_cannot_be_removed_is_no_success(host: Host, monkeypatch: pytest.Mo
     held = host.probe()
     monkeypatch.setattr(gateway, "SCRIPT", f"rm() {{ return 1; }}\n{gateway.SCRIPT}")
     with refused("permission", "bad_path"):
-        gateway.remove(host.execute, held)
+        gateway.remove(host.execute, held, change())
     assert host.generations == ["000001"]
 
 

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from unit.rig import Rig, install_by_hand
 from unit.support import Pair, make_pair
 
 
@@ -31,3 +34,16 @@ def other_pair() -> Pair:
 def any_pair(request: pytest.FixtureRequest, rsa_pair: Pair, ec_pair: Pair) -> Pair:
     """Each kind of pair in turn."""
     return rsa_pair if request.param == "rsa" else ec_pair
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """A gateway that holds nothing."""
+    return Rig(tmp_path)
+
+
+@pytest.fixture
+def installed(rig: Rig, ec_pair: Pair) -> Rig:
+    """A gateway that is in order, with a pair and dynamic keys."""
+    install_by_hand(rig, ec_pair)
+    return rig

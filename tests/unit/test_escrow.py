@@ -7,6 +7,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from unit.support import MQTT_PASSWORD, NOW, assert_no_secret, cloudlocate, encoded
+from unit.support import DAY, MQTT_PASSWORD, NOW, assert_no_secret, cloudlocate, encoded
 
 RESPONSE = encoded(cloudlocate())
 ENTRY = escrow.Entry("cloudlocate", "hw-1", "gw1", "absent", NOW, RESPONSE)
@@ -29,8 +32,17 @@ def clear(content: bytes) -> bytes:
     return content
 
 
+def store(
+    place: Path, entry: escrow.Entry = ENTRY, encrypt: Callable[[bytes], bytes] | None = None
+) -> tuple[escrow.Entry, Path]:
+    """What is stored, and the file that holds it."""
+    stored = escrow.store(place, entry, encrypt)
+    assert stored.file is not None
+    return stored, stored.file
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Path:
     place = escrow.location(str(tmp_path / "escrow"), "cloudlocate", "hw-1", "gw1")
     escrow.prepare(place)
     return place
@@ -42,21 +54,43 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("response", [RESPONSE, b"", b"\x00\xff\xfe not JSON", b"\r\n" * 1000])
 @pytest.mark.parametrize("hardware_id", ["hw-1", None])
 @pytest.mark.parametrize("encrypt", [None, flip])
-def test_what_is_stored_is_loaded_again(path: Path, encrypt: Any, hardware_id: str | None, response: bytes) -> None:
+def test_what_is_stored_is_loaded_again(
+    place: Path, encrypt: Callable[[bytes], bytes] | None, hardware_id: str | None, response: bytes
+) -> None:
     entry = replace(ENTRY, hardware_id=hardware_id, response=response, given_name="Grüße")
-    escrow.store(path, entry, encrypt)
-    assert escrow.load(path, encrypt or clear) == entry
+    stored, file = store(place, entry, encrypt)
+    assert stored == replace(entry, file=file)
+    assert escrow.load(place, encrypt or clear) == [stored]
 
 
-def test_what_is_encrypted_shows_nothing(path: Path) -> None:
-    escrow.store(path, ENTRY, flip)
-    content = path.read_bytes()
+def test_what_is_encrypted_shows_nothing(place: Path) -> None:
+    content = store(place, ENTRY, flip)[1].read_bytes()
     assert not [word for word in (b"response", b"hw-1", base64.b64encode(RESPONSE)[:20]) if word in content]
 
 
-def test_nothing_in_escrow(path: Path) -> None:
-    assert escrow.load(path, clear) is None
-    assert escrow.load(path.parent / "no" / "directory", clear) is None
+def test_nothing_in_escrow(place: Path) -> None:
+    assert (escrow.files(place), escrow.load(place, clear)) == ([], [])
+    nowhere = place.parent / "no" / "directory"
+    assert (escrow.files(nowhere), escrow.load(nowhere, clear)) == ([], [])
+
+
+def test_entries_are_loaded_oldest_first(place: Path) -> None:
+    """Whatever their names are, and in whatever order they were written."""
+    for days in (2, 0, 3, 1, 4):
+        store(place, replace(ENTRY, received_at=NOW + days * DAY))
+    loaded = escrow.load(place, clear)
+    assert [entry.received_at for entry in loaded] == [NOW + days * DAY for days in range(5)]
+    assert sorted(filter(None, (entry.file for entry in loaded))) == escrow.files(place)
+
+
+def test_entries_of_other_things_are_not_found(tmp_path: Path, place: Path) -> None:
+    for service, hardware_id in (("cloudlocate", "hw-2"), ("pointperfect", "hw-1"), ("pointperfect-live", "hw-1")):
+        store(escrow.location(str(tmp_path / "escrow"), service, hardware_id, "gw1"))
+    for name in (f".{place.name}-x.escrow", f"{place.name}-x.escrow.bak", f"{place.name}.escrow", f"x{place.name}-x"):
+        place.with_name(name).write_bytes(b"nothing of ours")
+    assert escrow.files(place) == []
+    _entry, file = store(place)
+    assert escrow.files(place) == [file]
 
 
 # ---- private ----
@@ -68,25 +102,30 @@ def test_modes(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         escrow.prepare(place)
-        escrow.store(place, ENTRY, None)
-        escrow.store(place, ENTRY, None)
+        files = [store(place)[1] for _number in range(2)]
     finally:
         os.umask(before)
     assert place.parent.stat().st_mode & 0o7777 == 0o700
-    assert place.stat().st_mode & 0o7777 == 0o600
+    assert [file.stat().st_mode & 0o7777 for file in files] == [0o600, 0o600]
 
 
-def test_a_file_is_private_from_its_first_moment(path: Path) -> None:
-    """The cipher is called while the file is already there and still empty."""
-    seen: list[tuple[int, int]] = []
+def test_a_file_is_private_from_its_first_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    make = tempfile.mkstemp
 
-    def look(content: bytes) -> bytes:
-        seen.extend((entry.stat().st_mode & 0o7777, entry.stat().st_size) for entry in path.parent.iterdir())
-        return content
+    def look(**options: Any) -> tuple[int, str]:
+        made: tuple[int, str] = make(**options)
+        seen.append(os.stat(made[1]).st_mode & 0o7777)
+        return made
 
-    escrow.store(path, ENTRY, look)
-    assert all(mode == 0o600 for mode, _size in seen)
-    assert path.stat().st_mode & 0o7777 == 0o600
+    monkeypatch.setattr(tempfile, "mkstemp", look)
+    before = os.umask(0)
+    try:
+        _entry, file = store(place)
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
+    assert file.stat().st_mode & 0o7777 == 0o600
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o710, 0o701, 0o704, 0o777, 0o1700 | 0o020])
@@ -95,7 +134,7 @@ def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path, mode: int)
     directory.mkdir()
     directory.chmod(mode)
     with pytest.raises(ProvisioningError) as caught:
-        escrow.prepare(directory / "x.escrow")
+        escrow.prepare(directory / "x")
     assert (caught.value.code, "0700" in caught.value.message) == ("escrow_failed", True)
     assert directory.stat().st_mode & 0o7777 == mode, "it may be shared on purpose: nobody asked to change it"
 
@@ -106,48 +145,56 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     directory.mkdir(mode=0o700)
     os.chown(directory, 12345, -1)
     with pytest.raises(ProvisioningError) as caught:
-        escrow.prepare(directory / "x.escrow")
+        escrow.prepare(directory / "x")
     assert caught.value.code == "escrow_failed"
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    for place in (tmp_path / "file" / "x.escrow", tmp_path / "file" / "deep" / "x.escrow"):
+    for place in (tmp_path / "file" / "x", tmp_path / "file" / "deep" / "x"):
         with pytest.raises(ProvisioningError) as caught:
             escrow.prepare(place)
         assert (caught.value.code, "escrow_path" in caught.value.message) == ("escrow_failed", True)
 
 
-def test_preparing_twice_is_fine(path: Path) -> None:
-    escrow.prepare(path)
-    assert list(path.parent.iterdir()) == []
+def test_preparing_twice_is_fine(place: Path) -> None:
+    escrow.prepare(place)
+    assert list(place.parent.iterdir()) == []
 
 
 # ---- all or nothing ----
 
 
-def test_an_older_entry_is_replaced_and_nothing_else_stays(path: Path) -> None:
-    escrow.store(path, ENTRY, None)
-    before = path.stat().st_ino
-    escrow.store(path, replace(ENTRY, response=b"newer"), None)
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert path.stat().st_ino != before, "a file that is written over is neither old nor new for a moment"
-    loaded = escrow.load(path, clear)
-    assert loaded is not None
-    assert loaded.response == b"newer"
+def test_an_older_entry_is_never_written_over(place: Path) -> None:
+    older, file = store(place)
+    before = (file.stat(), file.read_bytes())
+    newer, other = store(place, replace(ENTRY, response=b"newer", received_at=NOW + DAY))
+    assert (file.stat(), file.read_bytes()) == before
+    assert escrow.load(place, clear) == [older, newer]
+    assert sorted(place.parent.iterdir()) == sorted([file, other]), "and nothing else stays"
 
 
-def test_a_link_in_its_place_is_replaced_and_not_followed(path: Path, tmp_path: Path) -> None:
+def test_stores_that_meet_lose_nothing(place: Path) -> None:
+    entries = [replace(ENTRY, response=str(number).encode()) for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        stored = list(threads.map(lambda entry: store(place, entry)[0], entries))
+    assert {entry.response for entry in escrow.load(place, clear)} == {entry.response for entry in entries}
+    assert len(list(place.parent.iterdir())) == len({entry.file for entry in stored}) == len(entries)
+
+
+def test_links_in_its_place_are_not_followed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").write_text("untouched")
-    path.symlink_to(tmp_path / "elsewhere")
-    escrow.store(path, ENTRY, None)
+    monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: iter(["first", "second"]))
+    for name in (f".{place.name}-first.escrow", f"{place.name}-second.escrow"):
+        place.with_name(name).symlink_to(tmp_path / "elsewhere")
+    _entry, file = store(place)
     assert (tmp_path / "elsewhere").read_text() == "untouched"
-    assert not path.is_symlink()
+    assert (file.name, file.is_symlink()) == (f"{place.name}-second.escrow", False)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_disk_that_fails_leaves_the_older_entry(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    escrow.store(path, ENTRY, None)
+def test_a_disk_that_fails_leaves_the_older_entry(place: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    older, file = store(place)
 
     def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device", MQTT_PASSWORD)
@@ -155,19 +202,20 @@ def test_a_disk_that_fails_leaves_the_older_entry(path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(ProvisioningError) as caught:
-            escrow.store(path, replace(ENTRY, response=b"newer"), None)
+            store(place, replace(ENTRY, response=b"newer"))
     assert caught.value.code == "escrow_failed"
     assert "No space left on device" in caught.value.message
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    assert escrow.load(path, clear) == ENTRY
+    assert list(place.parent.iterdir()) == [file]
+    assert escrow.load(place, clear) == [older]
 
 
-def test_it_is_on_the_disk_before_it_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_on_the_disk_before_it_counts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     fsync, move = os.fsync, os.replace
 
     def note_sync(descriptor: int) -> None:
         order.append("sync")
+        assert "replace" in order or escrow.files(place) == []
         fsync(descriptor)
 
     def note_move(old: str, new: Path) -> None:
@@ -176,32 +224,48 @@ def test_it_is_on_the_disk_before_it_counts(path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(os, "replace", note_move)
-    escrow.store(path, ENTRY, None)
+    store(place)
     assert order == ["sync", "replace", "sync"]
 
 
-def test_a_cipher_that_fails_leaves_nothing_behind(path: Path) -> None:
+def test_a_cipher_that_fails_leaves_nothing_behind(place: Path) -> None:
     def fail(content: bytes) -> bytes:
         raise RuntimeError("no secret to encrypt with")
 
     with pytest.raises((RuntimeError, ProvisioningError)):
-        escrow.store(path, ENTRY, fail)
-    assert list(path.parent.iterdir()) == []
+        store(place, ENTRY, fail)
+    assert list(place.parent.iterdir()) == []
 
 
 def test_a_store_without_its_directory_fails(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningError) as caught:
-        escrow.store(tmp_path / "gone" / "x.escrow", ENTRY, None)
+        store(tmp_path / "gone" / "x")
     assert caught.value.code == "escrow_failed"
 
 
-def test_discard(path: Path) -> None:
-    escrow.store(path, ENTRY, None)
-    other = path.with_name("other.escrow")
-    escrow.store(other, ENTRY, None)
-    escrow.discard(path)
-    escrow.discard(path)
-    assert list(path.parent.iterdir()) == [other]
+# ---- discarded ----
+
+
+def test_a_discard_takes_its_own_entry_and_no_other(place: Path) -> None:
+    """Another run may have stored an answer for the same Thing meanwhile, at the same second even."""
+    mine, _file = store(place)
+    other, file = store(place)
+    escrow.discard(mine)
+    escrow.discard(mine)
+    assert escrow.load(place, clear) == [other]
+    escrow.discard(replace(other, file=None))
+    assert list(place.parent.iterdir()) == [file]
+
+
+def test_an_entry_that_another_run_discards_while_it_is_looked_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, _file = store(place)
+    stays, _other = store(place)
+    found = escrow.files(place)
+    escrow.discard(gone)
+    monkeypatch.setattr(escrow, "files", lambda _place: found)
+    assert escrow.load(place, clear) == [stays]
 
 
 # ---- unreadable ----
@@ -214,6 +278,17 @@ WHOLE = {
     "received_at": "2026-11-22T12:00:00Z",
     "response": base64.b64encode(RESPONSE).decode(),
 }
+
+
+def entry_file(place: Path) -> Path:
+    """A file that counts as an entry, and comes after every other one."""
+    return place.with_name(f"{place.name}-zzzzzzzzz{escrow.SUFFIX}")
+
+
+def unreadable(file: Path) -> dict[str, object]:
+    """What is told of an entry that cannot be read."""
+    nothing = dict.fromkeys(("hardware_id", "given_name", "reason", "received_at"))
+    return {"file": str(file), "service": "cloudlocate", "readable": False, **nothing}
 
 
 @pytest.mark.parametrize(
@@ -238,39 +313,111 @@ WHOLE = {
     ],
     ids=lambda content: repr(content[:40]),
 )
-def test_an_entry_that_cannot_be_read(path: Path, content: bytes) -> None:
+def test_an_entry_that_cannot_be_read(place: Path, content: bytes) -> None:
     """It is never taken for "there is none": that would ask, and maybe pay, a second time."""
+    store(place)
+    path = entry_file(place)
     path.write_bytes(content)
     with pytest.raises(ProvisioningError) as caught:
-        escrow.load(path, clear)
+        escrow.load(place, clear)
     assert caught.value.code == "escrow_failed"
     assert str(path) in caught.value.message
     assert_no_secret(caught.value, also=(WHOLE["response"][:20],))
     assert path.read_bytes() == content
+    assert escrow.survey(str(place.parent), clear)[-1] == unreadable(path)
 
 
-def test_a_wrong_secret(path: Path) -> None:
-    escrow.store(path, ENTRY, flip)
+def test_a_wrong_secret(place: Path) -> None:
+    _entry, file = store(place, ENTRY, flip)
 
     def refuse(content: bytes) -> bytes:
         raise ValueError(f"{content!r} {MQTT_PASSWORD}")
 
     for decrypt in (clear, refuse):
         with pytest.raises(ProvisioningError) as caught:
-            escrow.load(path, decrypt)
+            escrow.load(place, decrypt)
         assert (caught.value.code, "Vault" in caught.value.message) == ("escrow_failed", True)
         assert_no_secret(caught.value)
+        assert escrow.survey(str(place.parent), decrypt) == [unreadable(file)]
 
 
-def test_a_directory_in_the_place_of_an_entry(path: Path) -> None:
-    path.mkdir()
+def test_a_directory_in_the_place_of_an_entry(place: Path) -> None:
+    entry_file(place).mkdir()
     with pytest.raises(ProvisioningError) as caught:
-        escrow.load(path, clear)
+        escrow.load(place, clear)
     assert caught.value.code == "escrow_failed"
+    assert escrow.survey(str(place.parent), clear) == [unreadable(entry_file(place))]
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "escrow").write_text("in the way")
+    look: Callable[[], object]
+    for look in (
+        lambda: escrow.load(tmp_path / "escrow" / "x", clear),
+        lambda: escrow.survey(str(tmp_path / "escrow"), clear),
+    ):
+        with pytest.raises(ProvisioningError) as caught:
+            look()
+        assert caught.value.code == "escrow_failed"
 
 
 def test_the_representation_of_an_entry_hides_the_response() -> None:
     assert_no_secret(ENTRY, replace(ENTRY, response=MQTT_PASSWORD.encode()))
+
+
+# ---- survey ----
+
+
+@pytest.mark.parametrize("cipher", [None, flip])
+def test_a_survey_tells_of_every_entry_and_of_no_secret(
+    tmp_path: Path, cipher: Callable[[bytes], bytes] | None
+) -> None:
+    directory = str(tmp_path / "escrow")
+    entries = [
+        ENTRY,
+        replace(ENTRY, received_at=NOW + DAY, reason="forced"),
+        replace(ENTRY, service="pointperfect-live", hardware_id=None, given_name="gw2"),
+    ]
+    for entry in entries:
+        place = escrow.location(directory, entry.service, entry.hardware_id, entry.given_name)
+        escrow.prepare(place)
+        store(place, entry, cipher)
+    (tmp_path / "escrow" / ".cloudlocate-x.escrow").write_bytes(b"a store under way")
+    (tmp_path / "escrow" / "notes.txt").write_bytes(b"not ours")
+    found = escrow.survey(directory, cipher or clear)
+    assert [one["file"] for one in found] == sorted(one["file"] for one in found)
+    assert_no_secret(found, also=(base64.b64encode(RESPONSE).decode()[:20],))
+    told = {(one["service"], one["hardware_id"], one["given_name"], one["reason"], one["received_at"]) for one in found}
+    assert told == {
+        ("cloudlocate", "hw-1", "gw1", "absent", "2026-11-22T12:00:00Z"),
+        ("cloudlocate", "hw-1", "gw1", "forced", "2026-11-23T12:00:00Z"),
+        ("pointperfect-live", None, "gw2", "absent", "2026-11-22T12:00:00Z"),
+    }
+    assert all(one["readable"] and Path(one["file"]).is_file() for one in found)
+
+
+@pytest.mark.parametrize("service", ["pointperfect", "pointperfect-live", "cloudlocate"])
+def test_the_service_of_an_entry_that_cannot_be_read_is_in_its_name(tmp_path: Path, service: str) -> None:
+    place = escrow.location(str(tmp_path / "escrow"), service, "hw-1", "gw1")
+    escrow.prepare(place)
+    _entry, file = store(place)
+    file.write_bytes(b"{}")
+    assert escrow.survey(str(tmp_path / "escrow"), clear) == [{**unreadable(file), "service": service}]
+
+
+def test_one_entry_that_cannot_be_read_hides_no_other(place: Path) -> None:
+    _entry, file = store(place)
+    entry_file(place).write_bytes(b"{}")
+    found = escrow.survey(str(place.parent), clear)
+    assert [(one["file"], one["readable"]) for one in found] == [(str(file), True), (str(entry_file(place)), False)]
+
+
+def test_a_survey_of_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert escrow.survey(str(place.parent), clear) == []
+    assert escrow.survey(str(place.parent / "none"), clear) == []
+    monkeypatch.setenv("HOME", str(place.parent.parent))
+    _entry, file = store(place)
+    assert [one["file"] for one in escrow.survey("~/escrow", clear)] == [str(file)]
 
 
 # ---- where ----

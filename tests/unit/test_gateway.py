@@ -7,17 +7,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
+import shlex
 import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES, ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, File, Held
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Change, Consumers, File, Held
 from unit.support import MQTT_PASSWORD, NOW, assert_no_secret
 
 PATH = "/etc/thingstream/pointperfect"
@@ -140,6 +141,7 @@ def test_a_probe(ls: Listing, df: tuple[str, ...]) -> None:
             ".": Attributes("drwxr-x---", 0, 7),
             "current": Attributes("drwxr-x---", 0, 7),
         },
+        newest="000002",
         leftovers=(".staging-abc",),
     )
     assert held.exists
@@ -438,6 +440,81 @@ def test_a_hostile_mode_is_no_crash(which: str, mode: str) -> None:
         assert error.code in ("bad_path", "gateway_unsupported")  # noqa: PT017  # both are right
 
 
+# ---- probe: what beside the generations tells of their past ----
+
+
+@pytest.mark.parametrize(
+    ("current", "newest", "expected", "leftovers"),
+    [
+        ("000002", None, "000002", {"000003"}),
+        ("000002", "000003", "000003", set()),
+        ("000001", "000003", "000003", set()),
+        ("000001", "000002", "000002", {"000003"}),
+        ("000003", "000002", "000003", set()),
+        (None, "000002", "000002", {"000003"}),
+        (None, None, None, {"000001", "000002", "000003"}),
+        ("000002", "", "000002", {"000003"}),
+        ("000002", "nonsense", "000002", {"000003"}),
+        ("000002", "../../000009", "000002", {"000003"}),
+        ("000002", "00000\u0663", "000002", {"000003"}),
+        (None, "nonsense", None, {"000001", "000002", "000003"}),
+    ],
+)
+def test_the_last_generation_that_was_ever_in_use(
+    current: str | None, newest: str | None, expected: str | None, leftovers: set[str]
+) -> None:
+    """What comes after it never was, and is left over from a run that died."""
+    lines = [
+        "identity uid=0(root) gid=0(root)",
+        f"physical_path {PATH}",
+        *([f"current {PATH}/generations/{current}"] if current else []),
+        "@listing",
+        gnu("drwxr-x---", 0, 7, PATH),
+        *([gnu("lrwxrwxrwx", 0, 0, f"{PATH}/current -> generations/{current}")] if current else []),
+        *([gnu("lrwxrwxrwx", 0, 0, f"{PATH}/.newest -> {newest}")] if newest is not None else []),
+        *(gnu("drwxr-x---", 0, 7, f"{PATH}/generations/00000{number}") for number in (1, 2, 3)),
+        "@",
+    ]
+    held = probe(framed(*lines))
+    assert (held.current, held.newest, set(held.leftovers)) == (current, expected, leftovers)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_left_over"),
+    [
+        (".trial", True),
+        (".current-abc", True),
+        (".staging-history-abc", True),
+        (".newest", False),
+        (".lock", False),
+        ("history.json", False),
+        (".trial-of-somebody", False),
+        ("notes.txt", False),
+    ],
+)
+def test_what_counts_as_left_over(name: str, is_left_over: bool) -> None:
+    held = probe(framed(*installed(), "@listing", gnu("-rw-r-----", 0, 7, f"{PATH}/{name}"), "@"))
+    assert held.leftovers == ((".staging-abc", name) if is_left_over else (".staging-abc",))
+
+
+HISTORY = {"things": [{"client_id": "device:1"}], "confirmed": {"at": "2026-11-22T12:00:00Z"}}
+
+
+def test_the_history_is_read_whether_or_not_anything_is_in_use() -> None:
+    lines = [f"history {line}" for line in json.dumps(HISTORY, indent=2).splitlines()]
+    assert probe(framed(*installed(), *lines)).history == HISTORY
+    held = probe(change("current", *lines))
+    assert (held.current, held.history) == (None, HISTORY)
+
+
+@pytest.mark.parametrize(
+    "history", ["", "nonsense", "[]", "null", "5", '{"a": 1', "[" * 200_000, json.dumps({"a": "x" * 300_000})],
+    ids=lambda history: repr(history[:20]),
+)  # fmt: skip
+def test_a_history_that_is_none(history: str) -> None:
+    assert probe(framed(*installed(), f"history {history}")).history is None
+
+
 # ---- what the script says ----
 
 
@@ -692,9 +769,29 @@ FILES = {
 }
 
 
-def install(connection: Answering, held: Held = HELD, **options: Any) -> str:
-    given: dict[str, Any] = {"directory_mode": 0o750, "keep": 2, "nonce": "0123abcd", "modified_at": NOW}
-    return gateway.install(connection, held, FILES, **{**given, **options})
+CHANGE = Change(directory_mode=0o750, keep=2, nonce="0123abcd")
+DIGESTS = {"client.key": "d" * 64, "client.crt": "e" * 64}
+
+
+def install(connection: Answering, held: Held = HELD, how: Change = CHANGE, modified_at: datetime = NOW) -> str:
+    return gateway.install(connection, held, FILES, how, modified_at)
+
+
+def request_of(text: str) -> dict[str, str]:
+    """The assignments in front of the script, as a shell reads them."""
+    assert text.endswith(gateway.SCRIPT)
+    words = shlex.split(text[: -len(gateway.SCRIPT)])
+    return {name.removeprefix("request_"): value for name, _is, value in (word.partition("=") for word in words)}
+
+
+def script_of(standard_input: bytes) -> str:
+    """What is run, out of the stream of an install or as it is."""
+    if standard_input[257:262] != b"ustar":
+        return standard_input.decode()
+    with tarfile.open(fileobj=io.BytesIO(standard_input)) as archive:
+        reader = archive.extractfile("gateway.sh")
+        assert reader is not None
+        return reader.read().decode()
 
 
 def test_the_stream_of_an_install() -> None:
@@ -726,8 +823,7 @@ def test_the_stream_of_an_install() -> None:
     ]
     script = read["gateway.sh"].decode()
     assert script.endswith(gateway.SCRIPT)
-    request = dict(re.findall(r"^request_(\w+)=(.*)$", script[: -len(gateway.SCRIPT)], re.MULTILINE))
-    assert request == {
+    assert request_of(script) == {
         "command": "install",
         "path": PATH,
         "current": "000002",
@@ -736,7 +832,12 @@ def test_the_stream_of_an_install() -> None:
         "directory_mode": "0750",
         "keep": "2",
         "nonce": "0123abcd",
-        "files": "'0640 -rw-r----- client.key 0644 -rw-r--r-- client.crt 0600 -rw------- empty'",
+        "files": "0640 -rw-r----- client.key 0644 -rw-r--r-- client.crt 0600 -rw------- empty",
+        "history": "",
+        "known_history": "",
+        "reload_command": "",
+        "health_command": "",
+        "health_timeout": "30",
     }
 
 
@@ -746,11 +847,45 @@ def test_nothing_long_and_no_secret_is_in_a_command() -> None:
     held = replace(HELD, path=path)
     install(connection, held)
     modes = {f"file{number}": File(b"", 0o640) for number in range(500)}
-    gateway.repair(connection, held, modes, directory_mode=0o750, keep=2, nonce="0123abcd")
+    gateway.repair(connection, held, modes, CHANGE)
     for command, _standard_input, _secret in connection.sent:
         assert len(command) < 4096
         assert_no_secret(command)
     assert connection.sent[1][0] == "sh -s"
+
+
+HOSTILE = f'it\'s $(id) `id`; "{MQTT_PASSWORD}"\nrequest_path=/etc\n' + "x" * 10_000
+TOLD = replace(
+    CHANGE,
+    history=json.dumps({"things": [{"given_name": HOSTILE}]}),
+    consumers=Consumers(reload_command=HOSTILE, health_command=f"{HOSTILE}2", health_timeout=7),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [
+        ("installed 000003", lambda execute: install(execute, how=TOLD)),
+        ("repaired 000002", lambda execute: gateway.repair(execute, HELD, FILES, TOLD)),
+        ("rolled_back 000001", lambda execute: gateway.roll_back(execute, HELD, "000001", FILES, DIGESTS, TOLD)),
+        ("remembered", lambda execute: gateway.remember(execute, HELD, TOLD)),
+        ("removed", lambda execute: gateway.remove(execute, HELD, TOLD)),
+    ],
+    ids=["install", "repair", "roll_back", "remember", "remove"],
+)
+def test_history_and_commands_travel_on_standard_input_only(answer: str, call: Callable[[Answering], object]) -> None:
+    connection = Answering(framed(answer))
+    call(connection)
+    ((command, standard_input, secret),) = connection.sent
+    assert secret is False
+    assert_no_secret(command)
+    assert not [word for word in ("history", "$(id)", "given_name", "xxxx") if word in command]
+    assert len(command) < 1000
+    request = request_of(script_of(standard_input))
+    assert request["path"] == PATH, "no value ends its own assignment"
+    assert request["history"] == TOLD.history
+    assert (request["reload_command"], request["health_command"]) == (HOSTILE, f"{HOSTILE}2")
+    assert request["health_timeout"] == "7"
 
 
 def test_the_archive_is_plain_enough_for_every_tar() -> None:
@@ -816,7 +951,7 @@ def test_an_install_that_fails(status: int, output: str, complaint: str, code: s
 
 def test_a_repair_names_the_modes_and_not_the_content() -> None:
     connection = Answering(framed("repaired 000002"))
-    assert gateway.repair(connection, HELD, FILES, directory_mode=0o750, keep=2, nonce="0123abcd") == "000002"
+    assert gateway.repair(connection, HELD, FILES, CHANGE) == "000002"
     ((command, standard_input, secret),) = connection.sent
     assert (command, secret) == ("sh -s", False)
     assert b"request_command=repair\n" in standard_input
@@ -825,9 +960,86 @@ def test_a_repair_names_the_modes_and_not_the_content() -> None:
 
 def test_a_removal() -> None:
     connection = Answering(framed("removed"))
-    gateway.remove(connection, HELD)
+    gateway.remove(connection, HELD, CHANGE)
     assert connection.sent[0][1].startswith(b"request_command=remove\n")
-    assert failure(lambda: gateway.remove(Answering(framed("nothing")), HELD)).code == "gateway_unsupported"
+    assert failure(lambda: gateway.remove(Answering(framed("nothing")), HELD, CHANGE)).code == "gateway_unsupported"
+
+
+def roll_back(connection: Answering, held: Held = HELD, how: Change = CHANGE) -> str:
+    return gateway.roll_back(connection, held, "000001", FILES, DIGESTS, how)
+
+
+def test_a_roll_back_names_its_target_with_modes_and_digests_and_no_content() -> None:
+    connection = Answering(framed("rolled_back 000001"))
+    assert roll_back(connection) == "000001"
+    ((command, standard_input, secret),) = connection.sent
+    assert (command, secret) == ("sh -s", False)
+    assert MQTT_PASSWORD.encode() not in standard_input
+    request = request_of(standard_input.decode())
+    assert {name: request[name] for name in ("command", "path", "current", "target", "keep", "nonce")} == {
+        "command": "roll_back",
+        "path": PATH,
+        "current": "000002",
+        "target": "000001",
+        "keep": "2",
+        "nonce": "0123abcd",
+    }
+    assert request["digests"].splitlines() == [f"{digest}  {name}" for name, digest in DIGESTS.items()]
+    assert request["files"].split()[2::3] == list(FILES)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        (("failed no_generation generation 000001 is gone",), "no_generation"),
+        (("failed no_generation generation 000001 is damaged",), "no_generation"),
+        (("failed health_check_failed health_command ended with status 1",), "health_check_failed"),
+        (("failed concurrent_change current is 000003",), "concurrent_change"),
+        (("nothing",), "gateway_unsupported"),
+        (("rolled_back",), "gateway_unsupported"),
+        (("rolled_back ../../etc",), "gateway_unsupported"),
+        (("installed 000001",), "gateway_unsupported"),
+    ],
+)
+def test_a_roll_back_that_fails(lines: tuple[str, ...], code: str) -> None:
+    assert failure(lambda: roll_back(Answering(framed(*lines)))).code == code
+
+
+@pytest.mark.parametrize(("text", "known"), [("", ""), ('{"things": []}', '{"things": []}'), ("\udcff", "?")])
+def test_what_is_known_of_the_history_is_sent_along(text: str, known: str) -> None:
+    connection = Answering(framed("remembered"))
+    gateway.remember(connection, replace(HELD, history_text=text), replace(CHANGE, history='{"things": []}'))
+    assert request_of(connection.sent[0][1].decode())["known_history"] == known
+
+
+def test_a_history_is_remembered_without_any_file() -> None:
+    connection = Answering(framed("remembered"))
+    gateway.remember(connection, HELD, replace(CHANGE, history='{"things": []}'))
+    ((command, standard_input, secret),) = connection.sent
+    assert (command, secret) == ("sh -s", False)
+    request = request_of(standard_input.decode())
+    assert (request["command"], request["history"], request["files"]) == ("remember", '{"things": []}', "")
+    for lines, code in ((("nothing",), "gateway_unsupported"), (("failed permission x",), "permission")):
+        error = failure(lambda lines=lines: gateway.remember(Answering(framed(*lines)), HELD, CHANGE))  # type: ignore[misc]
+        assert error.code == code
+
+
+@pytest.mark.parametrize(
+    ("changes", "ids"),
+    [
+        ({}, ("0", "0")),
+        ({"owner_id": 998, "group_id": 997}, ("998", "997")),
+        ({"user_id": 1000, "groups": {1001: "pi"}, "owner_id": None, "group_id": None}, ("1000", "1001")),
+        ({"groups": {}, "owner_id": None, "group_id": None}, ("0", "0")),
+    ],
+)
+def test_a_history_can_be_written_where_the_wanted_owner_is_unknown(
+    changes: dict[str, Any], ids: tuple[str, str]
+) -> None:
+    connection = Answering(framed("remembered"))
+    gateway.remember(connection, replace(HELD, **changes), CHANGE)
+    request = request_of(connection.sent[0][1].decode())
+    assert (request["owner_id"], request["group_id"]) == ids
 
 
 @pytest.mark.parametrize(

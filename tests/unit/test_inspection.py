@@ -44,6 +44,7 @@ def test_a_gateway_in_order() -> None:
         "present": True,
         "generation": "000002",
         "thing": RECORD,
+        "retired": [],
         "generations": [{"name": "000001", "thing": None}, {"name": "000002", "thing": RECORD}],
         "damaged": [],
         "drift": [],

@@ -27,6 +27,16 @@ def documentation(module: str, name: str = "DOCUMENTATION") -> Any:
     raise AssertionError(f"{module} has no {name}")
 
 
+def documented_options(module: str) -> dict[str, Any]:
+    """The options of a module, those of its documentation fragments among them."""
+    options = dict(documentation(module)["options"])
+    for fragment in documentation(module)["extends_documentation_fragment"]:
+        name = fragment.removeprefix("thingstream.ztp.").split(".")[0]
+        plugin = importlib.import_module(f"ansible_collections.thingstream.ztp.plugins.doc_fragments.{name}")
+        options.update(yaml.safe_load(plugin.ModuleDocFragment.DOCUMENTATION)["options"])
+    return options
+
+
 def arguments(module: str) -> dict[str, dict[str, Any]]:
     plugin = importlib.import_module(f"ansible_collections.thingstream.ztp.plugins.action.{module}")
     return dict(plugin.ActionModule.ARGUMENTS)
@@ -34,9 +44,11 @@ def arguments(module: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_documented_options_are_the_options(module: str) -> None:
-    documented = documentation(module)["options"]
-    spec = arguments(module)
-    assert list(documented) == list(spec) or sorted(documented) == sorted(spec)
+    compare_options(documented_options(module), arguments(module))
+
+
+def compare_options(documented: dict[str, Any], spec: dict[str, Any]) -> None:
+    assert sorted(documented) == sorted(spec)
     for name, option in spec.items():
         said = documented[name]
         assert said["type"] == option["type"], name
@@ -46,6 +58,7 @@ def test_documented_options_are_the_options(module: str) -> None:
         if name != "escrow_path":  # its default depends on the configuration of Ansible
             assert said.get("default") == option.get("default"), name
         assert said["description"], name
+        compare_options(said.get("suboptions", {}), option.get("options", {}))
 
 
 def test_role_options_are_the_options_of_the_module() -> None:
@@ -66,7 +79,7 @@ def test_every_module_is_in_the_action_group() -> None:
 
 
 def test_every_field_can_be_mapped_and_every_reason_is_documented() -> None:
-    options = documentation("thingstream_ztp")["options"]
+    options = documented_options("thingstream_ztp")
     said = " ".join(options["field_map"]["description"])
     assert all(f"V({field})" in said for field in services.FIELDS)
     reasons = " ".join(documentation("thingstream_ztp", "RETURN")["reason"]["description"])
@@ -76,7 +89,7 @@ def test_every_field_can_be_mapped_and_every_reason_is_documented() -> None:
 def test_reasons_are_the_chain_in_its_order() -> None:
     chain = [reason for reason, _applies in policy.CHAIN]
     assert [reason for reason in policy.REASONS if reason in chain] == chain
-    assert set(policy.REASONS) - set(chain) == {"absent", "damaged", "drift", "none"}
+    assert set(policy.REASONS) - set(chain) == {"absent", "damaged", "drift", "refused", "none"}
 
 
 def test_the_readme_lists_every_module_and_playbook() -> None:
@@ -90,5 +103,5 @@ def test_the_readme_lists_every_module_and_playbook() -> None:
 def test_only_lower_bounds_in_requirements_and_no_ansible_core() -> None:
     lines = [line.split("#")[0].strip() for line in (PROJECT / "requirements.txt").read_text().splitlines()]
     requirements = [line for line in lines if line]
-    assert [line.split(">=")[0] for line in requirements] == ["cryptography", "jmespath", "requests"]
+    assert [line.split(">=")[0] for line in requirements] == ["cryptography", "jmespath", "paho-mqtt", "requests"]
     assert all(">=" in line and "<" not in line for line in requirements)

@@ -20,6 +20,7 @@ from unit.support import DAY, NOW
 RECORD: Mapping[str, Any] = {
     "record_version": policy.RECORD_VERSION,
     "service": "pointperfect",
+    "delivery": ["mqtt", "lband"],
     "hardware_id": "hw-1",
     "issued_at": policy.timestamp(NOW - 100 * DAY),
     "not_before": policy.timestamp(NOW - 100 * DAY),
@@ -49,9 +50,11 @@ CAUSES = (
     Cause("absent", "ask", state={"present": False}),
     Cause("damaged", "ask", state={"damaged": ("credentials.json",), "response_intact": False}),
     Cause("service_changed", "ask", wanted={"service": "cloudlocate"}),
+    Cause("service_changed", "ask", wanted={"delivery": "ntrip"}),
     Cause("hardware_id_changed", "ask", wanted={"hardware_id": "hw-2"}),
     Cause("expired", "ask", record={"not_after": policy.timestamp(NOW)}),
     Cause("forced", "ask", wanted={"force": True}),
+    Cause("forced", "ask", wanted={"rotate_before": NOW}),
     Cause("expiring", "ask", record={"not_after": policy.timestamp(NOW + 30 * DAY)}),
     Cause("keys_expiring", "ask", record={"keys_expire_at": policy.timestamp(NOW + 14 * DAY)}),
     Cause("max_age", "ask", wanted={"max_age_days": 100}),
@@ -79,7 +82,9 @@ def decide(*causes: Cause) -> policy.Decision:
 
 
 def test_the_table_has_every_reason_in_its_order() -> None:
-    assert tuple(cause.reason for cause in CAUSES) == policy.REASONS
+    found_by_using_them = {"refused"}
+    reasons = [reason for reason in policy.REASONS if reason not in found_by_using_them]
+    assert list(dict.fromkeys(cause.reason for cause in CAUSES)) == reasons
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.reason)
@@ -147,6 +152,8 @@ def test_a_bundle_without_a_ca_does_not_drift_with_the_ca_of_the_controller() ->
         {"issued_at": None},
         {"issued_at": "2026-11-22"},
         {"issued_at": 1700000000},
+        {"confirmed_at": "soon"},
+        {"confirmed_at": "9999-99-99T99:99:99Z"},
         {"not_before": "soon"},
         {"not_after": "2026-13-01T00:00:00Z"},
         {"not_after": ["2026-11-22T00:00:00Z"]},
@@ -185,6 +192,57 @@ def test_a_hardware_id_that_is_not_given_is_not_compared() -> None:
 
 def test_a_hardware_id_is_a_change_where_there_was_none() -> None:
     assert policy.decide(state({**RECORD, "hardware_id": None}), wanted(), NOW).reason == "hardware_id_changed"
+
+
+@pytest.mark.parametrize(
+    ("delivery", "wish", "reason"),
+    [
+        (["mqtt", "lband"], None, "none"),
+        (["mqtt", "lband"], "mqtt", "none"),
+        (["mqtt", "lband"], "ntrip", "service_changed"),
+        (["mqtt", "ntrip"], "ntrip", "none"),
+        (["ntrip"], "mqtt", "service_changed"),
+        ([], None, "none"),
+        ([], "mqtt", "service_changed"),
+        (None, None, "none"),
+        (None, "mqtt", "service_changed"),
+        ("mqtt", "mqtt", "service_changed"),
+        ([["mqtt"], 5, None], "mqtt", "service_changed"),
+        ({"mqtt": 1}, "mqtt", "service_changed"),
+    ],
+)
+def test_the_delivery_that_is_wanted(delivery: object, wish: str | None, reason: str) -> None:
+    assert policy.decide(state({**RECORD, "delivery": delivery}), wanted(delivery=wish), NOW).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("days", "changes", "reason"),
+    [
+        (100 * DAY, {}, "none"),
+        (100 * DAY - timedelta(seconds=1), {}, "forced"),
+        (100 * DAY + timedelta(seconds=1), {}, "none"),
+        (timedelta(0), {}, "forced"),
+        (-1000 * DAY, {}, "forced"),
+        (timedelta(0), {"confirmed_at": policy.timestamp(NOW)}, "forced"),
+        (timedelta(0), {"issued_at": policy.timestamp(NOW)}, "none"),
+    ],
+)
+def test_what_a_rotation_replaces(days: timedelta, changes: dict[str, Any], reason: str) -> None:
+    """What arrived before it began, 100 days ago here; that the platform has returned it since does not count."""
+    record, want = {**RECORD, **changes}, wanted(rotate_before=NOW - days)
+    assert policy.decide(state(record), want, NOW).reason == reason
+    assert policy.rotation_due(record, want) is (reason == "forced")
+
+
+def test_a_rotation_asks_also_where_files_could_be_rendered_again() -> None:
+    damaged = state(damaged=("client.key",))
+    assert policy.decide(damaged, wanted(rotate_before=NOW), NOW) == policy.Decision("damaged", "ask")
+
+
+def test_nothing_to_rotate() -> None:
+    assert not policy.rotation_due(None, wanted(rotate_before=NOW))
+    assert not policy.rotation_due(RECORD, wanted())
+    assert policy.decide(state(present=False), wanted(rotate_before=NOW), NOW).reason == "absent"
 
 
 # ---- when something becomes due ----
@@ -283,6 +341,14 @@ def test_a_duration_beyond_the_calendar_is_no_crash(changes: dict[str, Any]) -> 
         ({"issued_at": NOW - 10 * DAY + timedelta(seconds=1)}, {"max_age_days": 10}, "none"),
         ({"issued_at": NOW - 10 * DAY}, {"max_age_days": None}, "none"),
         ({"issued_at": NOW - 10 * DAY}, {"max_age_days": 0}, "max_age"),
+        ({"issued_at": NOW - 90 * DAY, "confirmed_at": NOW - 10 * DAY}, {"max_age_days": 10}, "max_age"),
+        (
+            {"issued_at": NOW - 90 * DAY, "confirmed_at": NOW - 10 * DAY + timedelta(seconds=1)},
+            {"max_age_days": 10},
+            "none",
+        ),
+        ({"issued_at": NOW - 5 * DAY, "confirmed_at": NOW - 20 * DAY}, {"max_age_days": 10}, "none"),
+        ({"issued_at": NOW - 10 * DAY, "confirmed_at": NOW - 20 * DAY}, {"max_age_days": 10}, "max_age"),
     ],
 )
 def test_the_edges_of_each_date(record: dict[str, datetime], changes: dict[str, Any], reason: str) -> None:
@@ -299,6 +365,8 @@ def test_renewal_is_due_at_the_earliest_of_its_dates() -> None:
     """Certificate: in 70 days. Keys: in 26 days. Age: in 10 days."""
     assert policy.renewal_due_at(RECORD, wanted()) == NOW + 26 * DAY
     assert policy.renewal_due_at(RECORD, wanted(max_age_days=110)) == NOW + 10 * DAY
+    confirmed = {**RECORD, "confirmed_at": policy.timestamp(NOW - 90 * DAY)}
+    assert policy.renewal_due_at(confirmed, wanted(max_age_days=110)) == NOW + 20 * DAY
     assert policy.renewal_due_at({"issued_at": RECORD["issued_at"]}, wanted()) is None
 
 

@@ -4,229 +4,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, gateway, policy, provision
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.provision import Order, Outcome, World
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from unit.rig import CA, Reply, Rig, corrupt, flip, newer_keys, unreachable
 from unit.support import (
     DAY,
-    KEY_CURRENT,
-    KEY_NEXT,
     NOW,
     TOKEN,
     Pair,
     assert_no_secret,
     cloudlocate,
-    dynamic_key,
-    encoded,
     make_pair,
-    parse,
     rtcm,
     run_locally,
     spartn,
     tree,
 )
 
-CA = "the CA of the broker\n"
 PENDING = {"clientId": "11111111-2222-4333-8444-555555555555", "subscriptionsTitle": "Topics"}
-
-Reply = Mapping[str, Any] | bytes | api.Answer | Exception
-Hook = Callable[[str, bytes], tuple[int, str, str] | None]
-
-
-def flip(content: bytes) -> bytes:
-    return bytes(byte ^ 0x5A for byte in content)
-
-
-@dataclass
-class Rig:
-    """A controller and a gateway that are both this machine, and a platform that answers what is written."""
-
-    root: Path
-    service: str = "pointperfect"
-    controller: str = "escrow"
-    replies: list[Reply] = field(default_factory=list)
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-    sleeps: list[float] = field(default_factory=list)
-    now: datetime = NOW
-    hook: Hook | None = None
-    cipher: Callable[[bytes], bytes] | None = None
-
-    # ---- the world ----
-
-    def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
-        self.commands.append(command)
-        assert_no_secret(command)
-        assert TOKEN.encode() not in standard_input, "the token never reaches a gateway"
-        if self.hook is not None and command != "sh -s":
-            hook, self.hook = self.hook, None
-            answer = hook(command, standard_input)
-            if answer is not None:
-                return answer
-        return run_locally(command, standard_input, secret)
-
-    def post(self, endpoint: api.Endpoint, payload: bytes) -> api.Answer:
-        self.bodies.append(json.loads(payload))
-        assert self.replies, "the platform was asked once too often"
-        reply = self.replies.pop(0)
-        if isinstance(reply, Exception):
-            raise reply
-        if isinstance(reply, api.Answer):
-            return reply
-        return api.Answer(200, {}, reply if isinstance(reply, bytes) else encoded(reply))
-
-    def world(self) -> World:
-        return World(
-            execute=self.execute,
-            post=self.post,
-            now=lambda: self.now,
-            sleep=self.sleeps.append,
-            uniform=lambda low, high: low,
-            nonce=lambda: f"{self.controller}{len(self.commands)}",
-            encrypt=self.cipher,
-            decrypt=self.cipher or bytes,
-        )
-
-    # ---- what is wanted ----
-
-    def order(self, **changes: Any) -> Order:
-        wanted: dict[str, Any] = {
-            "service": self.service,
-            "hardware_id": "hw-1",
-            "broker_ca_sha256": bundle.digest(CA.encode()),
-        }
-        wanted.update({name: changes.pop(name) for name in list(changes) if name in policy.Wanted.__annotations__})
-        given: dict[str, Any] = {
-            "service": SERVICES[self.service],
-            "wanted": policy.Wanted(**wanted),
-            "token": TOKEN,
-            "given_name": "gw1",
-            "tags": ("ztp",),
-            "field_map": {},
-            "endpoint": api.Endpoint("https://api.example.com/ztp", retries=1),
-            "repeatable": SERVICES[self.service].repeatable,
-            "activation_timeout": 120.0,
-            "layout": bundle.Layout(str(self.path), secret_mode=0o640, public_mode=0o644, broker_ca=CA),
-            "directory_mode": 0o750,
-            "owner": None,
-            "group": None,
-            "keep": 2,
-            "escrow_file": self.escrow_file,
-        }
-        return Order(**{**given, **changes})
-
-    def present(self, *replies: Reply, check_mode: bool = False, **changes: Any) -> Outcome:
-        return self._run(provision.ensure_present, replies, check_mode, changes)
-
-    def absent(self, check_mode: bool = False) -> Outcome:
-        return self._run(provision.ensure_absent, (), check_mode, {})
-
-    def _run(
-        self, ensure: Callable[..., Outcome], replies: tuple[Reply, ...], check_mode: bool, changes: dict[str, Any]
-    ) -> Outcome:
-        self.replies = list(replies)
-        self.bodies, self.commands, self.sleeps = [], [], []
-        order = self.order(**changes)
-        assert_no_secret(order)
-        outcome = ensure(order, self.world(), check_mode)
-        assert not self.replies, "the platform was asked too seldom"
-        assert_no_secret(outcome)
-        return outcome
-
-    def fails(self, *replies: Reply, **changes: Any) -> ProvisioningError:
-        with pytest.raises(ProvisioningError) as caught:
-            self.present(*replies, **changes)
-        assert not self.replies, "the platform was asked too seldom"
-        assert_no_secret(caught.value)
-        return caught.value
-
-    # ---- what is there ----
-
-    @property
-    def path(self) -> Path:
-        return self.root / "etc" / "thingstream" / "x"
-
-    @property
-    def current(self) -> Path:
-        return self.path / "current"
-
-    @property
-    def generations(self) -> list[str]:
-        return sorted(entry.name for entry in (self.path / "generations").iterdir())
-
-    @property
-    def escrow_file(self) -> Path:
-        return escrow.location(str(self.root / self.controller), self.service, "hw-1", "gw1")
-
-    @property
-    def record(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads((self.current / "thing.json").read_text())
-        return record
-
-    def rewrite(self, **changes: Any) -> None:
-        """Somebody edits the record; ``...`` removes a key."""
-        record = {name: value for name, value in {**self.record, **changes}.items() if value is not ...}
-        (self.current / "thing.json").write_text(json.dumps(record))
-
-    def assert_in_order(self) -> None:
-        """Complete, private, nothing left behind, and the next run finds nothing to do."""
-        link = self.current.readlink()
-        assert link.parent == Path("generations")
-        assert len(link.name) == 6
-        record = self.record
-        found = {entry.name: hashlib.sha256(entry.read_bytes()).hexdigest() for entry in self.current.iterdir()}
-        assert found.pop("thing.json")
-        assert found == record["files"]
-        modes = bundle.file_modes(record, 0o640, 0o644)
-        assert {entry.name: entry.stat().st_mode & 0o7777 for entry in self.current.iterdir()} == modes
-        for directory in (self.path, self.path / "generations", self.current.resolve()):
-            assert directory.stat().st_mode & 0o7777 == 0o750
-        assert {entry.name for entry in self.path.iterdir()} <= {"current", "generations", ".lock"}
-        assert not self.escrow_file.exists()
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    return Rig(tmp_path)
-
-
-@pytest.fixture
-def installed(rig: Rig, ec_pair: Pair) -> Rig:
-    """A gateway that is in order, with a pair and dynamic keys, as ``test_the_first_run_creates`` leaves one."""
-    response = spartn(ec_pair)
-    identity = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
-    files, _record = bundle.render(parse(response), encoded(response), rig.order().layout, None, identity, NOW)
-    generation = rig.path / "generations" / "000001"
-    generation.mkdir(parents=True)
-    for name, file in files.items():
-        (generation / name).write_bytes(file.content)
-        (generation / name).chmod(file.mode)
-    for directory in (rig.path, rig.path / "generations", generation):
-        directory.chmod(0o750)
-    rig.current.symlink_to("generations/000001")
-    (rig.root / rig.controller).mkdir(mode=0o700)
-    return rig
-
-
-def newer_keys(pair: Pair) -> dict[str, Any]:
-    """The same Thing, one rotation later."""
-    keys = {"current": dynamic_key(KEY_NEXT, NOW + 23 * DAY), "next": dynamic_key(KEY_CURRENT, NOW + 51 * DAY)}
-    return spartn(pair, dynamickeys=keys)
-
-
-def unreachable(command: str, standard_input: bytes) -> tuple[int, str, str]:
-    raise GatewayUnreachable("ssh: connection reset.")
 
 
 # ---- the first run and the second ----
@@ -392,10 +194,6 @@ def test_how_many_generations_stay(installed: Rig, keep: int, names: list[str]) 
 
 
 # ---- repairs without the platform ----
-
-
-def corrupt(path: Path) -> None:
-    path.write_bytes(b"corrupt")
 
 
 def cut(path: Path) -> None:
@@ -651,7 +449,7 @@ def test_a_platform_that_refuses_changes_nothing(installed: Rig, replies: list[R
     before = tree(installed.path)
     assert installed.fails(*replies, force=True).code == code
     assert tree(installed.path) == before
-    assert not installed.escrow_file.exists()
+    assert escrow.files(installed.escrow_place) == []
 
 
 # ---- escrow ----
@@ -756,7 +554,7 @@ def test_an_answer_that_is_no_json_is_kept_too(rig: Rig, service: str) -> None:
     error = rig.fails(b"<html>" + TOKEN.encode())
     assert error.code == "bad_response"
     assert str(rig.escrow_file) in error.message
-    kept = escrow.load(rig.escrow_file, bytes)
+    (kept,) = escrow.load(rig.escrow_place, bytes)
     assert kept is not None
     assert kept.response == b"<html>" + TOKEN.encode()
     if service == "cloudlocate":
@@ -764,7 +562,7 @@ def test_an_answer_that_is_no_json_is_kept_too(rig: Rig, service: str) -> None:
 
 
 def test_an_escrow_that_cannot_be_read_is_not_ignored(installed: Rig) -> None:
-    corrupt(installed.escrow_file)
+    corrupt(installed.escrow_place.with_name(f"{installed.escrow_place.name}-x{escrow.SUFFIX}"))
     before = tree(installed.path)
     for changes in ({}, {"force": True}):
         assert installed.fails(**changes).code == "escrow_failed"
@@ -805,7 +603,7 @@ def test_a_thing_that_is_never_activated(rig: Rig, timeout: float, sleeps: list[
     assert "clientId, subscriptionsTitle" in error.message
     assert rig.sleeps == sleeps
     assert not rig.path.exists()
-    assert not rig.escrow_file.exists(), "there is nothing in it to keep"
+    assert escrow.files(rig.escrow_place) == [], "there is nothing in it to keep"
 
 
 def test_where_asking_again_is_not_safe_nobody_waits(rig: Rig) -> None:
@@ -907,20 +705,22 @@ def test_absent(installed: Rig) -> None:
     assert tree(installed.root) == before
     outcome = installed.absent()
     assert (outcome.action, outcome.reason, outcome.changed) == ("removed", "absent", True)
-    assert (outcome.before, outcome.thing, outcome.generation, outcome.files) == (record, None, None, ())
-    assert not installed.path.exists()
-    assert installed.path.parent.exists()
+    assert (outcome.before, outcome.generation, outcome.files) == (record, None, ())
+    retired = {name: record[name] for name in ("client_id", "service", "hardware_id", "given_name")}
+    assert outcome.thing == {**record, "retired": [{**retired, "since": "2026-11-22T12:00:00Z"}]}
+    assert [entry.name for entry in installed.path.iterdir()] == ["history.json"]
+    after = tree(installed.path)
     for check_mode in (True, False):
         outcome = installed.absent(check_mode)
         assert (outcome.action, outcome.changed) == ("none", False)
-    assert not installed.path.exists()
+    assert tree(installed.path) == after
 
 
 def test_absent_leaves_what_is_not_ours(installed: Rig) -> None:
     (installed.path / "notes.txt").write_text("mine")
     (installed.path / ".staging-dead").mkdir()
     installed.absent()
-    assert [entry.name for entry in installed.path.iterdir()] == ["notes.txt"]
+    assert sorted(entry.name for entry in installed.path.iterdir()) == ["history.json", "notes.txt"]
     assert installed.absent().action == "none"
 
 

@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes a retirement list as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import report
+
+DOCUMENTATION = r"""
+name: retirement_csv
+short_description: Write a retirement list as CSV
+version_added: 0.1.0
+author:
+  - The thingstream.ztp authors (@thingstream)
+description:
+  - Writes what P(thingstream.ztp.retirement_list#filter) returns as a table with a header, as RFC 4180 describes it. A
+    text that a spreadsheet would take for a formula gets an apostrophe in front.
+options:
+  _input:
+    description: The list.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Write the list beside the inventory
+  ansible.builtin.copy:
+    content: "{{ {inventory_hostname: thingstream_info.bundles} | thingstream.ztp.retirement_list
+      | thingstream.ztp.retirement_csv }}"
+    dest: "{{ inventory_dir }}/retired.csv"
+    mode: "0640"
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+_value:
+  description: The table.
+  type: str
+"""
+
+
+def retirement_csv(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each entry of a retirement list, behind a header."""
+    return report.to_csv(entries, report.RETIRED_COLUMNS)
+
+
+class FilterModule:
+    """What Ansible asks for."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name to function."""
+        return {"retirement_csv": retirement_csv}

@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Documentation only: the action plugin of the same name does the work.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: thingstream_verify
+short_description: Prove that the Thingstream credentials of a host work
+version_added: 0.1.0
+author:
+  - The thingstream.ztp authors (@thingstream)
+description:
+  - Reads the installed credentials of a host and uses them from the controller, by MQTT until the broker accepts the
+    login, by NTRIP until the caster does.
+  - It tells credentials that are refused (C(credentials_refused)) from a network that does not work (C(unreachable),
+    C(timeout), C(tls)).
+  - The platform allows one connection for each Thing (seen in client code), so that this interrupts a consumer for a
+    moment.
+  - The credentials go from the host into the memory of the controller, and nowhere else.
+extends_documentation_fragment:
+  - thingstream.ztp.attributes
+attributes:
+  check_mode:
+    description: Can run in check mode and return status prediction without modifying target.
+    support: full
+    details:
+      - Looks at the host, and connects to nobody.
+  diff_mode:
+    description: Returns what has changed, or would change, in diff mode.
+    support: N/A
+    details:
+      - This module changes nothing.
+  idempotent:
+    description: Changes nothing when it runs again.
+    support: full
+requirements:
+  - paho-mqtt >= 2.0 on the controller, for MQTT
+options:
+  service:
+    description:
+      - The service of the platform.
+    type: str
+    required: true
+    choices: [cloudlocate, pointperfect, pointperfect-live]
+  path:
+    description:
+      - The directory on the host that holds the bundle.
+      - If not set, V(/etc/thingstream/) followed by the O(service).
+    type: str
+  field_map:
+    description:
+      - As for M(thingstream.ztp.thingstream_ztp), with which the credentials were installed.
+      - A caster is spoken to by TLS if the credentials have V(ntrip_tls_port). The platform sends none; clients use
+        2102 (seen in client code), which C(ntrip_tls_port) with the expression C(`2102`) chooses.
+    type: dict
+    default: {}
+  broker_ca_path:
+    description:
+      - A file on the controller with the CA by which the broker is verified.
+      - If not set, Amazon Root CA 1 out of the CA bundle of the Python library requests.
+    type: path
+  timeout:
+    description:
+      - How many seconds each delivery may take.
+    type: float
+    default: 20
+  position:
+    description:
+      - Latitude and longitude in degrees that an NTRIP caster is told. PointPerfect sends nothing without one (seen in
+        client code). With it, corrections must arrive; without it, the answer to the login is enough.
+    type: list
+    elements: float
+  caster_ca_path:
+    description:
+      - A file on the controller with the certificates of those who may sign the certificate of the NTRIP caster.
+      - If not set, the CA bundle of the Python library requests.
+    type: path
+  variables_prefix:
+    description:
+      - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
+        option, if there is such a variable. O(timeout), O(position) and O(caster_ca_path) come from the one that ends
+        with C(verify), as for M(thingstream.ztp.thingstream_ztp).
+    type: str
+seealso:
+  - module: thingstream.ztp.thingstream_ztp
+"""
+
+EXAMPLES = r"""
+- name: Prove that the login works
+  thingstream.ztp.thingstream_verify:
+    service: pointperfect
+  become: true
+
+- name: Prove that corrections arrive at a place in Berlin, by TLS
+  thingstream.ztp.thingstream_verify:
+    service: pointperfect
+    position: [52.52, 13.405]
+    field_map:
+      ntrip_tls_port: "`2102`"
+  become: true
+"""
+
+RETURN = r"""
+path:
+  description: The directory that holds the bundle.
+  returned: success
+  type: str
+  sample: /etc/thingstream/pointperfect
+thing:
+  description: The record of the bundle; see RV(thingstream.ztp.thingstream_ztp#module:thing).
+  returned: success
+  type: dict
+proofs:
+  description: What accepted the credentials; empty in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    delivery:
+      description: V(mqtt) or V(ntrip).
+      type: str
+    host:
+      description: The broker or caster.
+      type: str
+    port:
+      description: Its port.
+      type: int
+    tls:
+      description: Whether the connection was encrypted.
+      type: bool
+    data:
+      description: Whether corrections arrived.
+      type: bool
+error_code:
+  description: A stable name of the problem; the troubleshooting page has a section for each.
+  returned: failure
+  type: str
+  sample: credentials_refused
+status:
+  description: The HTTP status of a caster that refused; otherwise V(null).
+  returned: failure
+  type: int
+  sample: 401
+"""

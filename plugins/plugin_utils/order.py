@@ -1,0 +1,98 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run is asked for, what it touches, and what it did.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from . import api, bundle, credentials, escrow, gateway, policy
+from .services import Service
+
+# When credentials are proven by using them: never, before new ones are switched to, or in addition those in use.
+Proving = Literal["never", "before_switch", "always"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a bundle lives and how it must look there; ``owner`` and ``group`` are ``None`` for the user there.
+
+    :param layout: path and modes.
+    :param keep: how many previous generations stay for a roll back.
+    """
+
+    layout: bundle.Layout
+    directory_mode: int
+    owner: str | None
+    group: str | None
+    keep: int
+    consumers: gateway.Consumers = field(default_factory=gateway.Consumers)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything that one run wants of one gateway. Only ``token`` is a secret; times are seconds.
+
+    :param given_name: the name of the Thing in the portal.
+    :param only_installed: whether a gateway that holds nothing is left alone.
+    :param renew_refused: whether credentials in use that turn out to be refused are renewed.
+    :param escrow_place: ``escrow.location`` of the Thing.
+    """
+
+    service: Service
+    wanted: policy.Wanted
+    target: Target
+    token: str | None = field(repr=False)
+    given_name: str
+    tags: tuple[str, ...] | None
+    field_map: Mapping[str, str]
+    endpoint: api.Endpoint
+    repeatable: bool
+    activation_timeout: float
+    escrow_place: Path
+    only_installed: bool = False
+    proving: Proving = "never"
+    renew_refused: bool = False
+
+
+@dataclass(frozen=True)
+class World:
+    """What a run touches besides its order; tests put their own in place.
+
+    :param prove: uses credentials, and raises ``ProvisioningError`` if they do not work.
+    """
+
+    execute: gateway.Execute
+    post: api.Post
+    now: Callable[[], datetime]
+    sleep: Callable[[float], None]
+    uniform: Callable[[float, float], float]
+    nonce: Callable[[], str]
+    encrypt: escrow.Cipher | None
+    decrypt: escrow.Cipher
+    prove: Callable[[credentials.Credentials], Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: an action and its reason, the records before and after, and what is installed now."""
+
+    action: str
+    reason: str
+    before: Mapping[str, Any] | None
+    thing: Mapping[str, Any] | None
+    generation: str | None
+    files: tuple[Mapping[str, Any], ...]
+    due_at: datetime | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything on the gateway is, or in check mode would be, different."""
+        return self.action not in ("none", "unchanged")

@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sums up what was found and done over a fleet: pure functions over the results of tasks, which hold no secret.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+RETIRED_COLUMNS = ("client_id", "hardware_id", "service", "given_name", "since", "host", "path")
+
+
+def summary(results: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Counts what ``thingstream_ztp`` did on each host of a fleet.
+
+    :param results: its results, failed ones among them; empty for a host that has none.
+    :returns: ``hosts`` = ``failed`` + ``not_due`` + ``due``; ``due`` = ``renewed`` (another identity or newer keys) +
+        ``unchanged`` (the platform returned the same) + ``repaired`` (without the platform); ``reasons`` of those that
+        were due; ``next_due_at`` in UTC or ``None``.
+    """
+    known = [result or {} for result in results]
+    sound = [result for result in known if "action" in result and not result.get("failed")]
+    actions = Counter("renewed" if _is_new(result) else result["action"] for result in sound)
+    due = [result for result in sound if result["action"] != "none"]
+    return {
+        "hosts": len(known),
+        "due": len(due),
+        "renewed": actions["renewed"],
+        "unchanged": actions["unchanged"],
+        "repaired": actions["repaired"],
+        "not_due": actions["none"],
+        "failed": len(known) - len(sound),
+        "reasons": dict(sorted(Counter(str(result["reason"]) for result in due).items())),
+        "next_due_at": min((result["due_at"] for result in sound if result.get("due_at")), default=None),
+    }
+
+
+def _is_new(result: Mapping[str, Any]) -> bool:
+    return result["action"] in ("created", "renewed", "refreshed")
+
+
+def retirement_list(bundles: Mapping[str, Sequence[Mapping[str, Any]] | None]) -> list[dict[str, Any]]:
+    """The Things of a fleet that nobody has marked as deactivated, in a stable order.
+
+    :param bundles: host to the ``bundles`` that ``thingstream_ztp_info`` returned, or ``None`` if it could not.
+    :returns: entries with ``RETIRED_COLUMNS``.
+    """
+    entries = [
+        {**dict.fromkeys(RETIRED_COLUMNS), **thing, "host": host, "path": bundle["path"]}
+        for host, found in bundles.items()
+        for bundle in found or ()
+        for thing in bundle["retired"]
+    ]
+    return sorted(entries, key=lambda entry: tuple(str(entry[name] or "") for name in ("since", "host", "client_id")))
+
+
+def to_csv(entries: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """A table in CSV (RFC 4180) with a header; a text that a spreadsheet would take for a formula is quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for entry in entries:
+        writer.writerow([_cell(entry.get(name)) for name in columns])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    shown = "" if value is None else str(value)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t", "\r")) else shown

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real mosquitto on loopback that trusts the simulator's CA."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from integration.ansible_run import PROJECT
+from simulator.client import RunningSimulator
+
+PROGRAMS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+# Another address of loopback, so that whatever listens on the well-known port is in nobody's way.
+PLAIN = ("127.0.0.83", 1883)
+
+_FILES = {"cafile": "ca.crt", "certfile": "server.crt", "keyfile": "server.key"}
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A mosquitto that runs."""
+
+    port: int
+    log_file: Path
+
+    def log(self, expected: str) -> bool:
+        """Whether a text comes up in its log."""
+        for _attempt in range(50):
+            if expected in self.log_file.read_text():
+                return True
+            time.sleep(0.05)
+        return False
+
+
+def simulate(*arguments: object) -> None:
+    """Runs a command of the simulator."""
+    command = [sys.executable, "-m", "simulator", *map(str, arguments)]
+    subprocess.run(command, cwd=PROJECT / "tests", check=True, capture_output=True)
+
+
+@contextmanager
+def running_broker(
+    simulator: RunningSimulator, work: Path, options: str, address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[Broker]:
+    """A mosquitto with a certificate of the simulator's CA, until the block ends; with TLS unless it is ``PLAIN``.
+
+    :param options: lines of configuration for its one listener.
+    """
+    program = shutil.which("mosquitto", path=PROGRAMS)
+    if program is None:
+        pytest.skip("mosquitto is not installed")
+    tls = ["server-certificate", simulator.directory, "--name", "localhost", "--address", "127.0.0.1"]
+    simulate(*tls, "--output", work)
+    with socket.create_server(address) as free:
+        port: int = free.getsockname()[1]
+    lines = ["per_listener_settings true", "log_type all", "user root", f"listener {port} {address[0]}", options]
+    if port != PLAIN[1]:
+        lines += [f"{name} {work}/{file}" for name, file in _FILES.items()]
+    (work / "mosquitto.conf").write_text("\n".join(lines) + "\n")
+    log_file = work / "log"
+    with log_file.open("w") as log:
+        process = subprocess.Popen([program, "-c", str(work / "mosquitto.conf")], stdout=log, stderr=log)
+    try:
+        assert Broker(port, log_file).log(" running"), log_file.read_text()
+        yield Broker(port, log_file)
+    finally:
+        process.terminate()
+        process.wait(timeout=10)

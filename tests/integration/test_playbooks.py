@@ -1,0 +1,445 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every playbook over SSH as check, run, run again, check again; on three Debian gateways and a BusyBox one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gateways.fleet import Fleet
+from integration.ansible_run import Run, plain, run_playbook
+from simulator.client import RunningSimulator
+
+HOSTS = ["bb1", "gw1", "gw2", "gw3"]
+PATH = "/etc/thingstream/cloudlocate"
+DAY = 86400
+
+
+@dataclass(frozen=True)
+class Site:
+    """A fleet, its platform, and the variables of its inventory."""
+
+    gateways: Fleet
+    simulator: RunningSimulator
+    work: Path
+    variables: dict[str, Any]
+
+    def run(self, playbook: str, *arguments: str, **variables: Any) -> Run:
+        """Runs a playbook of the collection; ``variables`` without their prefix."""
+        own = {f"thingstream_gateway_{name}": value for name, value in variables.items()}
+        file = self.work / "variables.yml"
+        file.write_text(yaml.safe_dump(plain({**self.variables, **own})))
+        return run_playbook(
+            self.work,
+            self.gateways.inventory,
+            "-e",
+            f"@{file}",
+            *arguments,
+            playbook=f"thingstream.ztp.{playbook}",
+        )
+
+    def path(self, host: str) -> Path:
+        return self.gateways.root(host) / str(self.variables.get("thingstream_gateway_path", PATH))[1:]
+
+    def record(self, host: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.path(host) / "current" / "thing.json").read_text())
+        return record
+
+    def client_ids(self) -> dict[str, str]:
+        return {host: self.record(host)["client_id"] for host in HOSTS}
+
+    def current(self) -> dict[str, str]:
+        return {host: os.readlink(self.path(host) / "current").rpartition("/")[2] for host in HOSTS}
+
+    def age(self, hosts: Sequence[str], issued_at: str = "2020-01-01T00:00:00Z") -> None:
+        """Makes the credentials of some gateways look as if they had arrived long ago."""
+        for host in hosts:
+            file = self.path(host) / "current" / "thing.json"
+            mode = file.stat().st_mode
+            file.write_text(json.dumps({**self.record(host), "issued_at": issued_at}))
+            file.chmod(mode)
+
+
+@pytest.fixture
+def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -> Site:
+    """CloudLocate, where every request makes a new Thing; the gateways hold nothing."""
+    for host in HOSTS:
+        shutil.rmtree(gateways.root(host) / "etc" / "thingstream", ignore_errors=True)
+    token = simulator.put_profile("playbooks", service="cloudlocate")
+    variables = {
+        **platform,
+        "thingstream_gateway_service": "cloudlocate",
+        "thingstream_gateway_token": token,
+        "thingstream_gateway_hardware_id": "{{ 'imei-' ~ inventory_hostname }}",
+        "thingstream_gateway_group": "thingstream",
+    }
+    return Site(gateways, simulator, tmp_path, variables)
+
+
+def changed(run: Run, task: str) -> dict[str, bool]:
+    assert run.status == 0, run.output
+    return {host: result["changed"] for host, result in sorted(run.of(task).items())}
+
+
+ALL, NONE = dict.fromkeys(HOSTS, True), dict.fromkeys(HOSTS, False)
+
+
+# ---- a gateway that holds nothing ----
+
+
+@pytest.mark.parametrize("playbook", ["renew", "rotate", "retire", "audit", "provision"])
+def test_nothing_is_made_where_nothing_is(site: Site, playbook: str) -> None:
+    state = {"provision": ["-e", "thingstream_gateway_state=absent"]}.get(playbook, [])
+    for arguments in (["--check", *state], state, ["--check", *state]):
+        run = site.run(playbook, *arguments)
+        assert run.status == 0, run.output
+        assert site.simulator.requests() == []
+        assert not any(site.path(host).exists() for host in HOSTS)
+
+
+@pytest.mark.parametrize(("playbook", "code"), [("rollback", "no_generation"), ("verify", "no_generation")])
+@pytest.mark.parametrize("arguments", [["--check"], []])
+def test_what_needs_credentials_says_so(site: Site, playbook: str, code: str, arguments: list[str]) -> None:
+    run = site.run(playbook, *arguments)
+    assert run.values("error_code") == dict.fromkeys(HOSTS, code), run.output
+    assert not any(site.path(host).exists() for host in HOSTS)
+
+
+# ---- check, run, run again, check again ----
+
+
+def test_renew(site: Site) -> None:
+    task = "Renew what is due"
+    assert site.run("provision").status == 0
+    before = site.client_ids()
+    assert changed(site.run("renew"), task) == NONE
+    site.simulator.clear_requests()
+    site.age(["bb1", "gw2"])
+    due = {"bb1": True, "gw1": False, "gw2": True, "gw3": False}
+    assert changed(site.run("renew", "--check", max_age=90), task) == due
+    assert site.simulator.requests() == []
+    assert site.client_ids() == before
+
+    run = site.run("renew", max_age=90)
+    assert changed(run, task) == due
+    (summary,) = run.of("Sum up").values()
+    counts = {name: summary["msg"][name] for name in ("hosts", "due", "renewed", "not_due", "failed", "reasons")}
+    assert counts == {"hosts": 4, "due": 2, "renewed": 2, "not_due": 2, "failed": 0, "reasons": {"max_age": 2}}
+    assert summary["msg"]["next_due_at"] == min(result["due_at"] for result in run.of(task).values())
+    assert {host for host, client_id in site.client_ids().items() if client_id != before[host]} == {"bb1", "gw2"}
+    assert [entry["client_id"] for entry in site.record("bb1")["retired"]] == [before["bb1"]]
+
+    for arguments in ([], ["--check"]):
+        assert changed(site.run("renew", *arguments, max_age=90), task) == NONE
+    assert len(site.simulator.requests()) == 2
+
+
+def test_renew_sums_up_whatever_fails(site: Site) -> None:
+    assert site.run("provision").status == 0
+    site.age(HOSTS)
+    site.simulator.add_fault("status", status=403, body="No plan for device device:x", hardware_id="imei-gw1")
+    run = site.run("renew", max_age=90)
+    assert run.status == 2, run.output
+    assert run.of("Renew what is due")["gw1"]["error_code"] == "no_plan"
+    (summary,) = run.of("Sum up").values()
+    assert (summary["msg"]["renewed"], summary["msg"]["failed"]) == (3, 1)
+    site.age(HOSTS)
+    site.simulator.add_fault("status", status=403, body="No plan for device device:x", count=4)
+    run = site.run("renew", max_age=90)
+    assert run.status == 2
+    (summary,) = run.of("Sum up").values()
+    assert (summary["msg"]["renewed"], summary["msg"]["failed"]) == (0, 4)
+
+
+def test_a_gateway_that_cannot_be_reached(site: Site) -> None:
+    """It is counted as failed, and alone it does not stop a rotation."""
+    assert site.run("provision").status == 0
+    gone = site.work / "gone.yml"
+    gone.write_text(yaml.safe_dump({"gateways": {"hosts": {"a-gone": {"ansible_host": "127.0.1.250"}}}}))
+    run = site.run("renew", "-i", str(gone))
+    assert run.status == 4, run.output
+    (summary,) = run.of("Sum up").values()
+    assert (summary["msg"]["hosts"], summary["msg"]["failed"], summary["msg"]["not_due"]) == (5, 1, 4)
+    before = site.client_ids()
+    site.age(HOSTS)
+    run = site.run("rotate", "-i", str(gone), "-e", "thingstream_rotate_batches=2")
+    assert run.status == 4, run.output
+    assert all(site.client_ids()[host] != before[host] for host in HOSTS)
+
+
+def test_rotate(site: Site) -> None:
+    task = "Replace what arrived before the rotation began"
+    assert site.run("provision").status == 0
+    before = site.client_ids()
+    site.age(HOSTS)
+    site.simulator.clear_requests()
+    assert changed(site.run("rotate", "--check"), task) == ALL
+    assert site.simulator.requests() == []
+    run = site.run("rotate")
+    assert changed(run, task) == ALL
+    assert all(site.client_ids()[host] != before[host] for host in HOSTS)
+    assert len(site.simulator.requests()) == 4
+    began = run.of(task)["gw1"]["thing"]["issued_at"]
+    resume = ["-e", f"thingstream_rotate_before={began[:11]}00:00:00Z"]
+    for arguments in ([], ["--check"]):
+        assert changed(site.run("rotate", *resume, *arguments), task) == NONE
+    assert len(site.simulator.requests()) == 4
+
+
+def test_a_canary_that_fails_stops_the_rotation_which_can_be_resumed(site: Site) -> None:
+    task = "Replace what arrived before the rotation began"
+    assert site.run("provision").status == 0
+    before, current = site.client_ids(), site.current()
+    site.age(HOSTS)
+    broken = site.run("rotate", health_command="false", health_timeout=1)
+    assert broken.status == 2, broken.output
+    (canary,) = broken.of(task)
+    assert broken.of(task)[canary]["error_code"] == "health_check_failed"
+    assert "resume_with" in broken.output
+    (resume,) = {result["msg"]["resume_with"] for result in broken.of("Sum up the batch").values()}
+    assert site.client_ids() == before
+    assert site.current() == current
+    assert len(site.simulator.things(profile="playbooks", hardware_id=f"imei-{canary}")) >= 2
+    site.simulator.clear_requests()
+
+    resumed = site.run("rotate", *resume.split())
+    assert changed(resumed, task) == ALL
+    # the canary's answer waited in escrow
+    assert sorted(entry["hardware_id"] for entry in site.simulator.requests()) == [
+        f"imei-{host}" for host in HOSTS if host != canary
+    ]
+    assert changed(site.run("rotate", *resume.split()), task) == NONE
+
+
+def test_rotation_that_does_not_happen(site: Site, simulator: RunningSimulator) -> None:
+    """A profile that returns the existing credentials."""
+    token = simulator.put_profile("same", service="cloudlocate", simulator={"new_thing_on_repeat": False})
+    same = {"token": token, "hardware_id": "{{ 'same-' ~ inventory_hostname }}", "repeatable": True}
+    assert site.run("provision", **same).status == 0
+    before = site.client_ids()
+    site.age(HOSTS)
+    run = site.run("rotate", "-e", "thingstream_rotate_batches=100%", **same)
+    assert run.status == 2
+    results = run.of("Replace what arrived before the rotation began")
+    assert {result["error_code"] for result in results.values()} == {"not_rotated"}
+    assert all("profile" in result["msg"] for result in results.values())
+    assert site.client_ids() == before
+    assert list((site.work / "escrow").iterdir()) == []
+
+
+def test_rollback(site: Site) -> None:
+    task = "Roll back"
+    assert site.run("provision").status == 0
+    old = site.client_ids()
+    assert site.run("provision", force=True).status == 0
+    new = site.client_ids()
+    site.simulator.clear_requests()
+
+    assert changed(site.run("rollback", "--check"), task) == ALL
+    assert site.client_ids() == new
+    run = site.run("rollback", reload_command="touch /tmp/reloaded", health_command="test -e /tmp/reloaded")
+    assert changed(run, task) == ALL
+    assert site.client_ids() == old
+    assert site.current() == dict.fromkeys(HOSTS, "000001")
+    assert {host: result["thing"]["retired"][0]["client_id"] for host, result in run.of(task).items()} == new
+    for arguments in ([], ["--check"]):
+        assert changed(site.run("rollback", *arguments), task) == NONE
+    # nothing is due, and what was left behind is no leftover
+    assert changed(site.run("provision"), "Ensure credentials") == NONE
+
+    assert changed(site.run("rollback", generation="000002"), task) == ALL
+    assert site.client_ids() == new
+    assert site.simulator.requests() == []
+
+
+def test_retire(site: Site) -> None:
+    mark = "Mark the Thing as deactivated"
+    assert site.run("provision").status == 0
+    old = site.client_ids()
+    assert site.run("provision", "--limit", "gw1,bb1", force=True).status == 0
+    listed = site.run("retire")
+    assert listed.status == 0, listed.output
+    report = json.loads((site.work / "thingstream-retired.json").read_text())
+    assert {entry["host"]: entry["client_id"] for entry in report} == {host: old[host] for host in ("bb1", "gw1")}
+    assert {entry["hardware_id"] for entry in report} == {"imei-bb1", "imei-gw1"}
+    lines = (site.work / "thingstream-retired.csv").read_text().splitlines()
+    assert lines[0] == "client_id,hardware_id,service,given_name,since,host,path"
+    assert len(lines) == 3
+    assert listed.of(mark) == {}  # without tasks nothing is marked
+
+    thing = f"{site.simulator.url}/simulator/things/{{{{ thingstream_retired.client_id.split(':') | last }}}}"
+    tasks = site.work / "deactivate.yml"
+    tasks.write_text(
+        yaml.safe_dump(
+            [
+                {
+                    "name": "Deactivate",
+                    "ansible.builtin.uri": {
+                        "url": f"{thing}/deactivate",
+                        "method": "POST",
+                        "ca_path": str(site.simulator.ca_path),
+                        "status_code": [200, 204],
+                    },
+                    "delegate_to": "localhost",
+                    "vars": {"ansible_become": False},
+                }
+            ]
+        )
+    )
+    active = {thing["client_id"] for thing in site.simulator.things(profile="playbooks", status="active")}
+    assert set(old.values()) <= active
+    check = site.run("retire", "--check", retire_tasks=tasks)
+    assert changed(check, mark) == {"bb1": True, "gw1": True}
+    run = site.run("retire", retire_tasks=tasks)
+    assert changed(run, mark) == {"bb1": True, "gw1": True}
+    active = {thing["client_id"] for thing in site.simulator.things(profile="playbooks", status="active")}
+    assert set(old.values()) & active == {old["gw2"], old["gw3"]}
+    for arguments in ([], ["--check"]):
+        again = site.run("retire", *arguments, retire_tasks=tasks)
+        assert again.status == 0, again.output
+        assert again.of(mark) == {}
+    assert json.loads((site.work / "thingstream-retired.json").read_text()) == []
+    # a Thing that was deactivated is not returned to, unless somebody insists
+    refused = site.run("rollback", "--limit", "gw1,bb1")
+    assert refused.values("error_code") == {"bb1": "no_generation", "gw1": "no_generation"}
+    assert "deactivated" in refused.hosts["gw1"]["msg"]
+    assert site.run("rollback", "--limit", "gw1,bb1", force=True).status == 0
+
+
+def test_tasks_that_fail_leave_the_thing_on_the_list(site: Site) -> None:
+    assert site.run("provision").status == 0
+    assert site.run("provision", force=True).status == 0
+    tasks = site.work / "fail.yml"
+    tasks.write_text(yaml.safe_dump([{"name": "Refuse", "ansible.builtin.fail": {"msg": "not today"}}]))
+    assert site.run("retire", retire_tasks=tasks).status == 2
+    assert site.run("retire").status == 0
+    assert len(json.loads((site.work / "thingstream-retired.json").read_text())) == 4
+
+
+def test_absent(site: Site) -> None:
+    task = "Ensure credentials"
+    assert site.run("provision").status == 0
+    old = site.client_ids()
+    absent = {"state": "absent", "reload_command": "cp -r /etc/thingstream/cloudlocate/. /tmp/after-removal"}
+    for host in HOSTS:
+        shutil.rmtree(site.gateways.root(host) / "tmp/after-removal", ignore_errors=True)
+        (site.gateways.root(host) / "tmp/after-removal").mkdir()
+    assert changed(site.run("provision", "--check", **absent), task) == ALL
+    assert site.client_ids() == old
+    assert changed(site.run("provision", **absent), task) == ALL
+    for host in HOSTS:
+        assert os.listdir(site.path(host)) == ["history.json"]
+        assert not (site.gateways.root(host) / "tmp/after-removal/current").is_symlink()
+    for arguments in ([], ["--check"]):
+        assert changed(site.run("provision", *arguments, **absent), task) == NONE
+    assert site.run("retire").status == 0
+    report = json.loads((site.work / "thingstream-retired.json").read_text())
+    assert {entry["host"]: entry["client_id"] for entry in report} == old
+    # a daily run does not bring them back
+    assert changed(site.run("renew"), "Renew what is due") == NONE
+    assert not any((site.path(host) / "current").is_symlink() for host in HOSTS)
+
+
+def test_audit(site: Site) -> None:
+    assert site.run("provision").status == 0
+    assert site.run("provision", "--limit", "gw1", force=True).status == 0
+    lost = site.run("provision", "--limit", "gw2", force=True, reload_command="false")
+    assert lost.values("error_code") == {"gw2": "health_check_failed"}
+    assert site.run("audit", "--check").status == 0
+    assert not (site.work / "thingstream-audit.json").exists()
+    for _again in range(2):
+        assert site.run("audit").status == 0
+        report = json.loads((site.work / "thingstream-audit.json").read_text())
+    assert sorted(report["gateways"]) == HOSTS
+    assert [entry["host"] for entry in report["retired"]] == ["gw1"]
+    (entry,) = report["escrow"]
+    assert (entry["service"], entry["hardware_id"], entry["readable"]) == ("cloudlocate", "imei-gw2", True)
+
+
+def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -> None:
+    task = "Ensure credentials"
+    mqtt = simulator.put_profile("mqtt", service="pointperfect")
+    flex = replace(
+        site,
+        variables={
+            **site.variables,
+            "thingstream_gateway_service": "pointperfect",
+            "thingstream_gateway_token": mqtt,
+            "thingstream_gateway_path": "/etc/thingstream/corrections",
+        },
+    )
+    assert flex.run("provision").status == 0
+    old = flex.client_ids()
+
+    # the token alone is forgotten
+    wrong = flex.run("provision", delivery="ntrip")
+    assert wrong.values("error_code") == dict.fromkeys(HOSTS, "wrong_delivery")
+    assert flex.client_ids() == old
+
+    # the platform keeps a hardware ID with its profile; another one stands for what u-blox moves by hand
+    ntrip = simulator.put_profile("ntrip", service="pointperfect", format="RTCM")
+    moved = {"token": ntrip, "delivery": "ntrip", "hardware_id": "{{ 'moved-' ~ inventory_hostname }}"}
+    assert changed(flex.run("provision", "--check", **moved), task) == ALL
+    run = flex.run("provision", **moved)
+    assert changed(run, task) == ALL
+    assert run.values("reason") == dict.fromkeys(HOSTS, "service_changed")
+    for host in HOSTS:
+        record = flex.record(host)
+        assert record["delivery"] == ["ntrip"]
+        assert [entry["client_id"] for entry in record["retired"]] == [old[host]]
+        assert "THINGSTREAM_NTRIP_PASSWORD=" in (flex.path(host) / "current/credentials.env").read_text()
+        assert not (flex.path(host) / "current/client.key").exists()
+    assert list((site.work / "escrow").iterdir()) == []
+    for arguments in ([], ["--check"]):
+        assert changed(flex.run("provision", *arguments, **moved), task) == NONE
+    assert changed(flex.run("rollback"), "Roll back") == ALL
+    assert flex.client_ids() == old
+
+
+# ---- the health check ----
+
+CUT = """
+process=$$
+until read -r name </proc/$process/comm && case $name in sshd*|dropbear*) true ;; *) false ;; esac; do
+    while read -r key value _; do [ "$key" != PPid: ] || process=$value; done </proc/$process/status
+done
+[ -e /tmp/cut ] || { touch /tmp/cut && kill -9 "$process"; }
+sleep 1
+false
+"""
+
+
+def test_the_connection_is_cut_right_after_the_switch(site: Site) -> None:
+    """The health command itself ends the SSH session that it runs in; nobody but the gateway can go back."""
+    assert site.run("provision").status == 0
+    old = site.client_ids()
+    site.simulator.clear_requests()
+    for host in HOSTS:
+        (site.gateways.root(host) / "tmp/cut").unlink(missing_ok=True)
+    run = site.run("provision", force=True, health_command=CUT, health_timeout=3)
+    assert run.status == 4, run.output
+    assert {result["status"] for result in run.hosts.values()} == {"unreachable"}
+    assert all("kept in" in result["msg"] for result in run.hosts.values())
+    deadline = time.monotonic() + 20
+    while any((site.path(host) / ".lock").is_symlink() for host in HOSTS) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert site.client_ids() == old
+    assert site.current() == dict.fromkeys(HOSTS, "000001")
+    for host in HOSTS:
+        assert sorted(os.listdir(site.path(host) / "generations")) == ["000001", "000002-failed"]
+        assert sorted(os.listdir(site.path(host))) == ["current", "generations", "history.json"]
+
+    again = site.run("provision")
+    assert changed(again, "Ensure credentials") == ALL
+    assert again.values("action") == dict.fromkeys(HOSTS, "renewed")
+    assert len(site.simulator.requests()) == len(HOSTS)
+    assert changed(site.run("provision"), "Ensure credentials") == NONE

@@ -1,0 +1,205 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Credentials of the simulator against a real mosquitto: accepted, refused, and everything that is in between."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import verification
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.credentials import Credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verification import Proof, Trial, prove
+from cryptography.hazmat.primitives.asymmetric import ec
+from integration.broker import PLAIN, PROGRAMS, Broker, running_broker, simulate
+from simulator import pki
+from simulator.client import RunningSimulator
+from unit.support import assert_no_secret, make_pair, parse
+
+MUTUAL = "require_certificate true\nuse_identity_as_username true\n"
+
+
+Start = Callable[..., AbstractContextManager[Broker]]
+
+
+@pytest.fixture
+def start(simulator: RunningSimulator, tmp_path: Path) -> Start:
+    """Starts a mosquitto with a certificate of the simulator's CA, which is also the one of the Things."""
+    return functools.partial(running_broker, simulator, tmp_path)
+
+
+@pytest.fixture
+def trial(simulator: RunningSimulator) -> Trial:
+    authority = simulator.ca_path.read_text()
+    return Trial(timeout=5, position=None, broker_ca=authority, caster_ca_path=str(simulator.ca_path))
+
+
+def credentials_of(
+    simulator: RunningSimulator, port: int, name: str, service: str = "pointperfect", host: str = "127.0.0.1"
+) -> Credentials:
+    """What a run would have of the platform, with a broker on this machine in it."""
+    token = simulator.put_profile(f"verify-{name}", service=service, simulator={"host": host, "port": port})
+    response: dict[str, Any] = simulator.post(token, service, hardwareId=f"verify-{name}").json()
+    return replace(parse(response, service, now=datetime.now(timezone.utc)), port=port)
+
+
+def fails(credentials: Credentials, trial: Trial) -> ProvisioningError:
+    with pytest.raises(ProvisioningError) as caught:
+        prove(credentials, trial)
+    secrets = (credentials.username, credentials.password, (credentials.private_key or "").splitlines()[1:2])
+    assert_no_secret(caught.value, also=tuple(str(secret) for secret in secrets if secret))
+    assert f"{credentials.host}:{credentials.port}" in caught.value.message
+    return caught.value
+
+
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.TLSVersion]:
+    """Each version of TLS in turn. It is the client that is bound to one: mosquitto only knows a lowest version."""
+    trusting, connect = verification._trusting, verification._open
+    negotiated: set[str | None] = set()
+
+    def bound(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        context = trusting(*arguments, **options)
+        context.minimum_version = context.maximum_version = request.param
+        return context
+
+    def watched(*arguments: Any) -> socket.socket:
+        connection = connect(*arguments)
+        negotiated.add(connection.version() if isinstance(connection, ssl.SSLSocket) else None)
+        return connection
+
+    monkeypatch.setattr(verification, "_trusting", bound)
+    monkeypatch.setattr(verification, "_open", watched)
+    yield request.param
+    assert negotiated <= {request.param.name.replace("_", ".")}
+
+
+def test_a_certificate_is_accepted(
+    simulator: RunningSimulator, start: Start, trial: Trial, version: ssl.TLSVersion
+) -> None:
+    with start(MUTUAL) as broker:
+        credentials = credentials_of(simulator, broker.port, "accepted")
+        assert prove(credentials, trial) == [Proof("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
+        assert broker.log(f"as {credentials.client_id} (p2, c1, k30, u'{credentials.client_id}')")
+        assert broker.log(f"Client {credentials.client_id} disconnected.")  # politely, that is
+
+
+def test_a_certificate_of_a_foreign_ca_is_refused(
+    simulator: RunningSimulator, start: Start, trial: Trial, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A CA with another name, and one that has taken the name of the right one."""
+    stranger = make_pair(ec.generate_private_key(ec.SECP256R1()), **_lifetime())
+    (tmp_path / "impostor").mkdir()
+    pki.create_authority(tmp_path / "impostor")
+    key = pki.new_key_pair()
+    forged, _serial = pki.issue(
+        pki.load_authority(tmp_path / "impostor"), "forged", key.public_key, time.time(), days=1
+    )
+    with start(MUTUAL) as broker:
+        right = credentials_of(simulator, broker.port, "foreign")
+        for certificate, private_key in (
+            (stranger.certificate, stranger.private_key),
+            (forged, key.private_key),
+        ):
+            error = fails(replace(right, certificate=certificate, private_key=private_key), trial)
+            assert (error.code, "certificate" in error.message) == ("credentials_refused", True)
+        assert prove(right, trial)
+
+
+def test_a_revoked_certificate_is_refused(
+    simulator: RunningSimulator, start: Start, trial: Trial, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    revoked, valid = (credentials_of(simulator, 8883, f"{version.name}-{name}") for name in ("revoked", "valid"))
+    simulator.deactivate(str(revoked.client_id).removeprefix("device:"))
+    simulate("crl", simulator.directory, tmp_path / "crl.pem")
+    with start(f"{MUTUAL}crlfile {tmp_path / 'crl.pem'}\n") as broker:
+        error = fails(replace(revoked, port=broker.port), trial)
+        assert (error.code, "REVOKED" in error.message) == ("credentials_refused", True)
+        assert prove(replace(valid, port=broker.port), trial)
+
+
+def test_a_broker_that_wants_a_certificate_where_there_is_none(
+    simulator: RunningSimulator, start: Start, trial: Trial, version: ssl.TLSVersion
+) -> None:
+    """Only TLS 1.3 has a word for that."""
+    with start(MUTUAL) as broker:
+        error = fails(credentials_of(simulator, broker.port, "bare", "cloudlocate"), trial)
+    assert error.code == ("credentials_refused" if version is ssl.TLSVersion.TLSv1_3 else "tls")
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Callable[[Credentials], str]:
+    """The options of a broker that knows one user."""
+    program = shutil.which("mosquitto_passwd", path=PROGRAMS)
+    if program is None:
+        pytest.skip("mosquitto_passwd is not installed")
+
+    def write(credentials: Credentials) -> str:
+        path = tmp_path / "passwords"
+        path.write_text(f"{credentials.username}:{credentials.password}\n")
+        subprocess.run([program, "-U", str(path)], check=True, capture_output=True)
+        return f"allow_anonymous false\npassword_file {path}\n"
+
+    return write
+
+
+def test_a_password(
+    simulator: RunningSimulator, start: Start, trial: Trial, password_file: Callable[[Credentials], str]
+) -> None:
+    credentials = credentials_of(simulator, 8883, "password", "cloudlocate")
+    with start(password_file(credentials)) as broker:
+        right = replace(credentials, port=broker.port)
+        assert prove(right, trial) == [Proof("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
+        for wrong in (replace(right, password="wrong"), replace(right, username="nobody")):
+            assert fails(wrong, trial).code == "credentials_refused"
+
+
+def test_a_password_without_tls(
+    simulator: RunningSimulator,
+    start: Start,
+    trial: Trial,
+    password_file: Callable[[Credentials], str],
+) -> None:
+    try:
+        socket.create_server(PLAIN).close()
+    except OSError as reason:
+        pytest.skip(f"port 1883, the only one without TLS, is taken: {reason}")
+    credentials = credentials_of(simulator, PLAIN[1], "plain", "cloudlocate", host=PLAIN[0])
+    with start(password_file(credentials), PLAIN):
+        assert prove(credentials, trial) == [Proof("mqtt", *PLAIN, tls=False, data=False)]
+        assert fails(replace(credentials, password="wrong"), trial).code == "credentials_refused"
+
+
+def test_a_broker_that_is_not_trusted(simulator: RunningSimulator, start: Start, trial: Trial) -> None:
+    stranger = make_pair(ec.generate_private_key(ec.SECP256R1()), "stranger", authority=True, **_lifetime())
+    with start(MUTUAL) as broker:
+        credentials = credentials_of(simulator, broker.port, "untrusted")
+        error = fails(credentials, replace(trial, broker_ca=stranger.certificate))
+        assert (error.code, "certificate" in error.message) == ("tls", True)
+        other_name = replace(credentials, host="127.0.0.2")
+    with start(MUTUAL, ("127.0.0.2", 0)) as broker:
+        assert fails(replace(other_name, port=broker.port), trial).code == "tls"
+
+
+def test_a_broker_that_is_gone(simulator: RunningSimulator, start: Start, trial: Trial) -> None:
+    with start(MUTUAL) as broker:
+        credentials = credentials_of(simulator, broker.port, "gone")
+    assert fails(credentials, trial).code == "unreachable"
+
+
+def _lifetime() -> dict[str, datetime]:
+    """The day of the test, by the real clock."""
+    today = datetime.now(timezone.utc).replace(hour=0, minute=0)
+    return {"not_before": today, "not_after": today.replace(year=today.year + 2, day=1)}

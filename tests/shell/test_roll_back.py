@@ -1,0 +1,256 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""roll_back: an earlier generation in use again, and what the runs after it make of the later ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from shell.consumer import Consumer
+from shell.host import DIRECTORY_MODE, MODES, SHELLS, UNREAD, Host, change, outcome, plant_generation, refused, snapshot
+from shell.steps import stepping
+
+BEFORE_THE_SWITCH = 26  # the commands of a roll back until then
+
+
+@pytest.fixture
+def consumer(host: Host, tmp_path: Path) -> Consumer:
+    return Consumer(host, tmp_path / "consumer")
+
+
+def assert_in_use(host: Host, marker: str, generations: list[str], newest: str | None) -> None:
+    """This generation, with these beside it; the link ``.newest`` is the only other thing at the path."""
+    assert host.marker == marker
+    assert host.generations == generations
+    assert host.leftovers == ([".newest"] if newest else [])
+    held = host.probe()
+    assert held.newest == (newest or held.current)
+    assert held.leftovers == ()
+
+
+# ---- there and back ----
+
+
+def test_back_and_forward(host: Host) -> None:
+    host.hold("a", "b", "c")
+    generations = host.generations
+    before = {name: snapshot(host.path / "generations" / name) for name in ("000001", "000003")}
+    for target, marker in (("000002", "b"), ("000001", "a"), ("000003", "c"), ("000002", "b")):
+        assert host.roll_back(target, keep=2) == target
+        assert_in_use(host, marker, generations, "000003")
+    for name, found in before.items():
+        after = snapshot(host.path / "generations" / name)
+        # their content is what it was, down to the time of the last change
+        assert [(look[0], *look[4:6], look[-1]) for look in after.values()] == [
+            (look[0], *look[4:6], look[-1]) for look in found.values()
+        ]
+
+
+def test_modes_are_put_right(host: Host) -> None:
+    host.hold("a", "b")
+    target = host.path / "generations" / "000001"
+    for entry in (target / "client.key", target / "thing.json", target):
+        entry.chmod(0o755)
+    host.roll_back("000001")
+    assert host.drift() == []
+    assert stat.S_IMODE(target.stat().st_mode) == DIRECTORY_MODE
+    assert {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in target.iterdir()} == MODES
+
+
+def test_with_consumers(host: Host, consumer: Consumer) -> None:
+    host.hold("a", "b")
+    host.roll_back("000001", **consumer.options)
+    assert consumer.calls == ["reload 000001", "health 000001"]
+    consumer.assert_up_to_date()
+    assert_in_use(host, "a", ["000001", "000002"], "000002")
+
+
+def change_a_file(target: Path) -> None:
+    (target / "client.crt").write_bytes((target / "client.crt").read_bytes() + b"x")
+
+
+def lose_a_file(target: Path) -> None:
+    (target / "client.key").unlink()
+
+
+def put_a_link_there(target: Path) -> None:
+    target.rename(target.with_name("elsewhere"))
+    target.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("damage", [change_a_file, lose_a_file, put_a_link_there, shutil.rmtree])
+def test_a_damaged_target(host: Host, consumer: Consumer, damage: Callable[[Path], None]) -> None:
+    host.hold("a", "b")
+    held = host.checked()
+    target = host.path / "generations" / "000001"
+    digests = json.loads((target / "thing.json").read_bytes())["files"]
+    damage(target)
+    before = snapshot(host.path / "generations")
+    with refused("no_generation"):
+        gateway.roll_back(host.execute, held, "000001", UNREAD, digests, change(**consumer.options))
+    assert snapshot(host.path / "generations") == before
+    assert host.marker == "b"
+    assert host.leftovers == []
+    assert consumer.calls == []
+
+
+def test_a_link_in_the_target(host: Host, tmp_path: Path) -> None:
+    """Its content is what the record says, and yet somebody else can change it."""
+    host.hold("a", "b")
+    key = host.path / "generations" / "000001" / "client.key"
+    elsewhere = tmp_path / "elsewhere"
+    key.rename(elsewhere)
+    elsewhere.chmod(0o604)
+    key.symlink_to(elsewhere)
+    with refused("permission"):
+        host.roll_back("000001")
+    assert host.marker == "b"
+    assert host.leftovers == []
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o604
+
+
+# ---- what the runs after it do ----
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_how_many_stay(host: Host, keep: int) -> None:
+    """Never without the one in use, wherever it stands."""
+    host.hold("a", "b", "c")
+    stay = {0: ["000001"], 1: ["000001", "000003"], 2: ["000001", "000002", "000003"]}[keep]
+    host.roll_back("000001", keep=keep)
+    assert_in_use(host, "a", stay, "000003")
+    host.repair(keep=keep)
+    assert_in_use(host, "a", stay, "000003")
+    assert host.install("d", keep=keep) == "000004"
+    assert_in_use(host, "d", ["000001", "000004"] if keep else ["000004"], None)
+
+
+def test_the_next_installation_drops_what_was_given_up(host: Host) -> None:
+    host.hold("a", "b", "c")
+    host.roll_back("000002", keep=2)
+    assert host.install("d", keep=5) == "000004"
+    assert_in_use(host, "d", ["000001", "000002", "000004"], None)
+
+
+def test_what_a_dead_run_left(host: Host) -> None:
+    """It stands after everything that has ever been in use."""
+    host.hold("a", "b")
+    host.roll_back("000001")
+    plant_generation(host, "000003", "dead")
+    assert host.checked().leftovers == ("000003",)
+    host.repair()
+    assert_in_use(host, "a", ["000001", "000002"], "000002")
+    plant_generation(host, "000005", "dead")
+    assert host.install("c") == "000006"
+    assert_in_use(host, "c", ["000001", "000006"], None)
+
+
+@pytest.mark.parametrize("junk", ["000001", "../000009", "0000009", "file"])
+def test_junk_in_the_place_of_the_link(host: Host, junk: str) -> None:
+    host.hold("a", "b")
+    newest = host.path / ".newest"
+    if junk == "file":
+        newest.write_text("000009")
+    else:
+        newest.symlink_to(junk)
+    assert host.checked().newest == "000002"
+    host.repair()
+    assert host.generations == ["000001", "000002"]
+    host.roll_back("000001")
+    assert_in_use(host, "a", ["000001", "000002"], "000002")
+    assert host.install("c") == "000003"
+
+
+# ---- it does not work ----
+
+
+def test_back_to_what_does_not_work(host: Host, consumer: Consumer) -> None:
+    host.hold("bad", "good")
+    with refused("health_check_failed"):
+        host.roll_back("000001", health_timeout=1, **consumer.options)
+    assert consumer.calls == ["reload 000001", "health 000001", "reload 000002"]
+    consumer.assert_up_to_date()
+    assert_in_use(host, "good", ["000001", "000002"], "000002")
+
+
+def test_forward_to_what_does_not_work(host: Host, consumer: Consumer) -> None:
+    """It has been in use, so it keeps its name; what was installed for the first time does not."""
+    host.hold("good", "bad")
+    host.roll_back("000001")
+    with refused("health_check_failed"):
+        host.roll_back("000002", health_timeout=1, **consumer.options)
+    assert_in_use(host, "good", ["000001", "000002"], "000002")
+    with refused("health_check_failed"):
+        host.install("bad", health_timeout=1, **consumer.options)
+    assert_in_use(host, "good", ["000001", "000002", "000003-failed"], "000002")
+    consumer.assert_up_to_date()
+
+
+def test_somebody_was_faster(host: Host, consumer: Consumer) -> None:
+    host.hold("a", "b")
+    held = host.checked()
+    host.install("c", held)
+    before = snapshot(host.path / "generations")
+    with refused("concurrent_change"):
+        host.roll_back("000002", held, **consumer.options)
+    assert snapshot(host.path / "generations") == before
+    assert_in_use(host, "c", ["000002", "000003"], None)
+    assert consumer.calls == []
+
+
+def test_nobody_comes_between_switch_and_check(host: Host, tmp_path: Path) -> None:
+    host.hold("a", "b")
+    held = host.checked()
+    paused, resume = tmp_path / "paused", tmp_path / "resume"
+    wait = f': >"{paused}"; until [ -e "{resume}" ]; do sleep 0.03; done; exit 1'
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(outcome, partial(host.roll_back, "000001", held, health_command=wait, health_timeout=1))
+        while not paused.exists() and not slow.done():
+            time.sleep(0.002)
+        found = host.checked()
+        others = [outcome(action) for action in (partial(host.install, "c", found), partial(host.repair, found))]
+        resume.touch()
+        assert slow.result() == "health_check_failed"
+    assert (found.current, found.leftovers) == ("000001", (".trial",))
+    assert others == ["concurrent_change", "concurrent_change"]
+    assert_in_use(host, "b", ["000001", "000002"], "000002")
+
+
+@pytest.mark.parametrize("marker", ["good", "bad"])
+def test_killed_before_every_command(
+    host: Host, consumer: Consumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str
+) -> None:
+    host.hold(marker, "old")
+    first = host.checked()
+    codes = []
+    with stepping(monkeypatch, host, tmp_path) as at_step:
+        for step in range(BEFORE_THE_SWITCH + SHELLS.index(host.shell), 80, len(SHELLS)):
+            shutil.rmtree(host.path)
+            host.hold(marker, "old")
+            consumer.used.write_bytes((host.path / "current" / "client.key").read_bytes())
+            dying = at_step(step, "kill -9 0")
+            codes.append(outcome(partial(dying.roll_back, "000001", first, health_timeout=1, **consumer.options)))
+            assert host.marker in (marker, "old")
+            if len(codes) == 1:
+                assert consumer.calls == []
+            code = outcome(partial(host.repair, host.believing(first), health_timeout=1, **consumer.options))
+            if code == "health_check_failed" and marker == "bad":
+                code = outcome(partial(host.repair, host.believing(first), **consumer.options))
+            assert code == "done"
+            assert host.marker in ("good", "old")
+            assert host.generations == ["000001", "000002"]
+            assert host.leftovers in ([], [".newest"])
+            consumer.assert_up_to_date()
+            if codes[-1] != "gateway_unsupported":
+                break
+    assert codes[-1] == ("done" if marker == "good" else "health_check_failed")
+    assert len(codes) > 3
