@@ -79,7 +79,7 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
         **platform,
         "thingstream_gateway_service": "cloudlocate",
         "thingstream_gateway_token": token,
-        "thingstream_gateway_hardware_id": "{{ 'imei-' ~ inventory_hostname }}",
+        "thingstream_gateway_hardware_id": "{{ 'site-' ~ inventory_hostname }}",
         "thingstream_gateway_group": "thingstream",
     }
     return Site(gateways, simulator, tmp_path, variables)
@@ -146,7 +146,7 @@ def test_renew(site: Site) -> None:
 def test_renew_sums_up_whatever_fails(site: Site) -> None:
     assert site.run("provision").status == 0
     site.age(HOSTS)
-    site.simulator.add_fault("status", status=403, body="No plan for device device:x", hardware_id="imei-gw1")
+    site.simulator.add_fault("status", status=403, body="No plan for device device:x", hardware_id="site-gw1")
     run = site.run("renew", max_age=90)
     assert run.status == 2, run.output
     assert run.of("Renew what is due")["gw1"]["error_code"] == "no_plan"
@@ -208,14 +208,14 @@ def test_a_canary_that_fails_stops_the_rotation_which_can_be_resumed(site: Site)
     (resume,) = {result["msg"]["resume_with"] for result in broken.of("Sum up the batch").values()}
     assert site.client_ids() == before
     assert site.current() == current
-    assert len(site.simulator.things(profile="playbooks", hardware_id=f"imei-{canary}")) >= 2
+    assert len(site.simulator.things(profile="playbooks", hardware_id=f"site-{canary}")) >= 2
     site.simulator.clear_requests()
 
     resumed = site.run("rotate", *resume.split())
     assert changed(resumed, task) == ALL
     # the canary's answer waited in escrow
     assert sorted(entry["hardware_id"] for entry in site.simulator.requests()) == [
-        f"imei-{host}" for host in HOSTS if host != canary
+        f"site-{host}" for host in HOSTS if host != canary
     ]
     assert changed(site.run("rotate", *resume.split()), task) == NONE
 
@@ -270,7 +270,7 @@ def test_retire(site: Site) -> None:
     assert listed.status == 0, listed.output
     report = json.loads((site.work / "thingstream-retired.json").read_text())
     assert {entry["host"]: entry["client_id"] for entry in report} == {host: old[host] for host in ("bb1", "gw1")}
-    assert {entry["hardware_id"] for entry in report} == {"imei-bb1", "imei-gw1"}
+    assert {entry["hardware_id"] for entry in report} == {"site-bb1", "site-gw1"}
     lines = (site.work / "thingstream-retired.csv").read_text().splitlines()
     assert lines[0] == "client_id,hardware_id,service,given_name,since,host,path"
     assert len(lines) == 3
@@ -362,7 +362,7 @@ def test_audit(site: Site) -> None:
     assert sorted(report["gateways"]) == HOSTS
     assert [entry["host"] for entry in report["retired"]] == ["gw1"]
     (entry,) = report["escrow"]
-    assert (entry["service"], entry["hardware_id"], entry["readable"]) == ("cloudlocate", "imei-gw2", True)
+    assert (entry["service"], entry["hardware_id"], entry["readable"]) == ("cloudlocate", "site-gw2", True)
 
 
 def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -> None:
