@@ -31,8 +31,17 @@ from .errors import ERROR_CODES, ProvisioningError
 Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
 
 _SOURCE = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
-# What travels to a gateway, without the comments; no line of the script begins with # for another reason.
-SCRIPT = "".join(line for line in _SOURCE.splitlines(keepends=True) if not line.lstrip().startswith("#"))
+
+
+def _without_comments(text: str) -> str:
+    """What travels to a gateway; no line of the script begins with # for another reason."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
+
+
+SCRIPT = _without_comments(_SOURCE)
+# A look needs no more than the first part, and a shell takes as long to read the rest as to run it.
+_LOOK, _change_marker, _REST = _SOURCE.partition("# ---- changes: ")
+LOOK_SCRIPT = _without_comments(_LOOK + _REST[_REST.index('say "begin 1"') :])
 LONGEST_PATH = 512  # characters; every argument together stays far below the 9,000 that dropbear takes
 LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters
@@ -151,7 +160,7 @@ def probe(
     """
     check_path(path)
     asked = {"owner": owner or "", "group": group or "", "thorough": "yes" if thorough else "no"}
-    answer = _run(execute, _request("probe", path, **asked))
+    answer = _run(execute, _request("probe", path, **asked), script=LOOK_SCRIPT)
     held = _read_probe(path, answer)
     return replace(
         held,
@@ -169,9 +178,8 @@ def survey(execute: Execute, paths: Sequence[str], owner: str | None = None, gro
     for path in paths:
         check_path(path)
     arguments = "set -- " + " ".join(shlex.quote(path) for path in paths) + "\n"
-    answer = _run(
-        execute, arguments + _request("survey", paths[0], owner=owner or "", group=group or "", thorough="no")
-    )
+    request = _request("survey", paths[0], owner=owner or "", group=group or "", thorough="no")
+    answer = _run(execute, arguments + request, script=LOOK_SCRIPT)
     sections = _sections(answer, "path")[1:]
     if len(sections) != len(paths):
         raise _not_understood()
@@ -431,8 +439,8 @@ def _owned_as_its_path(held: Held, owner: str | None, group: str | None) -> Held
     )
 
 
-def _run(execute: Execute, request: str, secret: bool = False) -> list[str]:
-    status, output, complaint = execute("sh -s", (request + SCRIPT).encode(), secret)
+def _run(execute: Execute, request: str, secret: bool = False, script: str | None = None) -> list[str]:
+    status, output, complaint = execute("sh -s", (request + (script or SCRIPT)).encode(), secret)
     return _checked(_answer(output), status, complaint)
 
 

@@ -34,11 +34,17 @@ def lifecycle(host: Host) -> None:
 # ---- programs ----
 
 
+def put_before(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    """Runs these lines first, with whatever part of the script travels."""
+    for part in ("SCRIPT", "LOOK_SCRIPT"):
+        monkeypatch.setattr(gateway, part, lines + getattr(gateway, part))
+
+
 def without(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
     """Hides programs, even those that are built into the shell, as BusyBox may have them."""
     hidden = f'command() {{ case $2 in {"|".join(programs)}) return 1 ;; esac; type "$2"; }}\n'
     hidden += "".join(f'{name}() {{ echo "sh: {name}: not found" >&2; return 127; }}\n' for name in programs)
-    monkeypatch.setattr(gateway, "SCRIPT", hidden + gateway.SCRIPT)
+    put_before(monkeypatch, hidden)
 
 
 @pytest.mark.parametrize("program", NEEDED)
@@ -57,8 +63,9 @@ def test_programs_that_are_not_needed_are_missing(host: Host, monkeypatch: pytes
 
 def test_no_other_program_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With nothing but the programs that the probe asks for, all of it works."""
-    assert SYSTEM_PATH in gateway.SCRIPT
-    monkeypatch.setattr(gateway, "SCRIPT", gateway.SCRIPT.replace(SYSTEM_PATH, ""))
+    for part in ("SCRIPT", "LOOK_SCRIPT"):
+        assert SYSTEM_PATH in getattr(gateway, part)
+        monkeypatch.setattr(gateway, part, getattr(gateway, part).replace(SYSTEM_PATH, ""))
     asked_for = re.search(r"missing_tools ((?:[a-z0-9]+ ?)+)\n", gateway.SCRIPT)
     assert asked_for
     tools = tmp_path / "tools"
@@ -74,7 +81,7 @@ def test_mv_without_the_option(host: Host, monkeypatch: pytest.MonkeyPatch) -> N
     old = """
 mv() { case $1 in -T) echo "mv: invalid option -- 'T'" >&2; return 1;; esac; command mv "$@"; }
 """
-    monkeypatch.setattr(gateway, "SCRIPT", old + gateway.SCRIPT)
+    put_before(monkeypatch, old)
     with pytest.raises(ProvisioningError, match="mv -T") as caught:
         host.checked()
     assert caught.value.code == "gateway_unsupported"

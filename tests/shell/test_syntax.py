@@ -38,3 +38,11 @@ def test_plain_text() -> None:
     code = [line for line in text.decode().splitlines() if not line.strip().startswith("#")]
     assert gateway.SCRIPT.splitlines() == code, "what travels is the script without its comments"
     assert "<<" not in gateway.SCRIPT, "some shells write a here-document to a temporary file"
+
+
+def test_a_look_is_sent_without_what_changes_anything() -> None:
+    look, whole = gateway.LOOK_SCRIPT.splitlines(), gateway.SCRIPT.splitlines()
+    assert look[-3:] == whole[-3:]
+    assert look[:-3] == whole[: len(look) - 3]
+    assert {"probe() {", "survey() {"} < set(look)
+    assert not {"install() {", "take_lock() {", "remove() {"} & set(look)

@@ -264,7 +264,7 @@ def test_a_probe_sends_the_script_on_standard_input() -> None:
     text = standard_input.decode()
     assert text.startswith("request_command=probe\nrequest_path='/etc/it'\"'\"'s $(here)/x'\n")
     assert "request_owner='some'\"'\"'one'\n" in text
-    assert text.endswith(gateway.SCRIPT)
+    assert text.endswith(gateway.LOOK_SCRIPT)
 
 
 # ---- probe: what hostile ones print ----
