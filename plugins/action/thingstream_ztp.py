@@ -17,14 +17,17 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     bundle,
     credentials,
     escrow,
+    formats,
     policy,
     provision,
+    user_templates,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase, result_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.target_options import TARGET_ARGUMENTS, target_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.user_templates import TEMPLATE_OPTIONS
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify_options import VERIFY_ARGUMENTS, prover
 
 VERIFY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -46,7 +49,8 @@ class ActionModule(ZtpActionBase):
         "tags": {"type": "list", "elements": "str"},
         "delivery": {"type": "str", "choices": ["mqtt", "ntrip", "lband"]},
         **TARGET_ARGUMENTS,
-        "formats": {"type": "list", "elements": "str", "choices": sorted(bundle.FORMATS)},
+        "formats": {"type": "list", "elements": "str", "choices": sorted(formats.FORMATS)},
+        "templates": {"type": "list", "elements": "dict", "default": [], "options": TEMPLATE_OPTIONS},
         "field_map": {"type": "dict", "default": {}},
         "force": {"type": "bool", "default": False},
         "rotate_before": {"type": "str"},
@@ -77,7 +81,8 @@ class ActionModule(ZtpActionBase):
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Validated arguments in, result out."""
-        order = _order(arguments, str(task_vars.get("inventory_hostname", "")))
+        templates = user_templates.read(self, arguments["templates"], task_vars)
+        order = _order(arguments, templates, str(task_vars.get("inventory_hostname", "")))
         verify = arguments["verify"]
         world = self.world(prover(verify, order.target.layout.broker_ca) if verify else None)
         ensure = provision.ensure_absent if arguments["state"] == "absent" else provision.ensure_present
@@ -93,7 +98,7 @@ class ActionModule(ZtpActionBase):
         return result_of(outcome, order.target, with_diff=bool(self._task.diff))
 
 
-def _order(arguments: Mapping[str, Any], inventory_name: str) -> Order:
+def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inventory_name: str) -> Order:
     service = SERVICES[arguments["service"]]
     credentials.check_field_map(arguments["field_map"])
     verify = arguments["verify"] or {}
@@ -108,6 +113,9 @@ def _order(arguments: Mapping[str, Any], inventory_name: str) -> Order:
             "bad_option",
             f"delivery: {service.name} has {' and '.join(service.deliveries)}, not {arguments['delivery']}.",
         )
+    formats.check_formats(
+        arguments["formats"], [arguments["delivery"]] if arguments["delivery"] else service.deliveries
+    )
     for name, least in (("retries", 0), ("timeout", 0.001), ("activation_timeout", 0)):
         if arguments[name] < least:
             raise ProvisioningError("bad_option", f"{name} must not be below {least}.")
@@ -119,6 +127,7 @@ def _order(arguments: Mapping[str, Any], inventory_name: str) -> Order:
             delivery=arguments["delivery"],
             rotate_before=_moment("rotate_before", arguments["rotate_before"]),
             formats=tuple(arguments["formats"]) if arguments["formats"] is not None else None,
+            templates_sha256=templates.sha256 if templates else None,
             broker_ca_sha256=bundle.digest(trusted.encode()),
             force=arguments["force"],
             renew_before=arguments["renew_before"],
@@ -145,6 +154,7 @@ def _order(arguments: Mapping[str, Any], inventory_name: str) -> Order:
         repeatable=(service.repeatable and hardware_id is not None) if repeatable is None else repeatable,
         activation_timeout=arguments["activation_timeout"],
         escrow_place=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
+        templates=templates,
         only_installed=arguments["state"] == "renewed",
         proving=verify.get("when") or "never",
         renew_refused=bool(verify.get("renew_refused")),

@@ -93,10 +93,49 @@ options:
       - V(pem) writes C(ca.crt) and, where the Thing logs in with a certificate, C(client.crt), C(client.key) and both
         in C(client.pem).
       - V(env) writes C(credentials.env), which C(EnvironmentFile=) of systemd and every POSIX shell can read.
-      - If not set, every format that the credentials can serve.
+      - V(mosquitto) writes C(mosquitto.conf), a bridge section for C(include_dir) of mosquitto 2, with the files of
+        V(pem).
+      - V(topics) writes C(topics.txt), one MQTT topic in each line.
+      - V(ucenter) writes C(ucenter-config.json), as the portal offers it for u-center; PyGPSClient reads it, too.
+      - V(pygnssutils) writes C(pygnssutils.env) and, for MQTT, C(device-ID-pp-cert.crt) and C(device-ID-pp-key.pem).
+      - V(gpsd) writes C(gpsd.url), the C(ntrip://) URL, percent-encoded. V(str2str) writes C(str2str.args), the
+        arguments for RTKLIB, which knows no encoding, so that a password with C(/), C(:), C(@) or an apostrophe is
+        refused. Both programs show the password in the list of processes.
+      - A format that no delivery of the O(service), or not the O(delivery) that is asked for, can serve is refused
+        before the request.
+      - If not set, V(pem) and V(env), as far as the credentials can serve them.
     type: list
     elements: str
-    choices: [env, pem]
+    choices: [env, gpsd, mosquitto, pem, pygnssutils, str2str, topics, ucenter]
+  templates:
+    description:
+      - The user's own templates, rendered on the controller with the record as C(thing) and every field of the
+        credentials in C(credentials), and put beside the other files of the generation, so that one switch covers them,
+        too.
+      - What C(credentials) has is named like the fields of O(field_map). C(subscriptions) is a list of C(path) and
+        C(description), C(keys_current) and C(keys_next) have C(value), C(start) and C(end).
+      - A file is rendered again when its template changes, from the installed response. Where only a variable that it
+        uses has changed, nothing tells; O(force) or another O(templates[].dest) does it.
+      - A template that fails leaves the host as it was, and its error says no more than which one it was.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      src:
+        description:
+          - The template, looked for as by M(ansible.builtin.template).
+        type: str
+        required: true
+      dest:
+        description:
+          - The name of the file.
+          - If not set, the name of the template without C(.j2).
+        type: str
+      mode:
+        description:
+          - Its mode in octal digits.
+        type: raw
+        default: "0640"
   field_map:
     description:
       - Where the response keeps a field, as a JMESPath expression for each field that differs from what the collection
@@ -309,6 +348,16 @@ EXAMPLES = r"""
       position: [52.52, 13.405]
   become: true
 
+- name: Write a bridge for mosquitto, and a configuration of an own program
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    hardware_id: "{{ imei }}"
+    group: mosquitto
+    formats: [env, mosquitto]
+    templates:
+      - src: rover.toml.j2
+  become: true
+
 - name: Provision into a store on the controller, before the gateway has a connection
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
@@ -418,6 +467,15 @@ thing:
       description: The formats that were asked for, or V(null).
       type: list
       elements: str
+    templates_sha256:
+      description: A digest of the templates, or V(null).
+      type: str
+    modes:
+      description: The modes of files that templates made.
+      type: dict
+    origin:
+      description: Where the credentials came from, V(ztp) or a source of M(thingstream.ztp.thingstream_credentials).
+      type: str
     files:
       description: The files of the bundle and their SHA-256.
       type: dict

@@ -20,11 +20,13 @@ from typing import Any
 
 from .credentials import Credentials
 from .errors import ProvisioningError
+from .formats import DEFAULT_FORMATS, FORMATS, PUBLIC_FILES, Layout
 from .gateway import File
 from .policy import RECORD_VERSION, timestamp
 
 RESPONSE_MODE = 0o600
 RECORD_MODE = 0o640
+RECORD_NAME = "thing.json"
 
 # The certification authority of the API and of the MQTT broker (seen in client code): Amazon Root CA 1.
 _AMAZON_ROOT_CA_1_SHA256 = "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e"
@@ -32,13 +34,17 @@ _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the files of a bundle are to look on the gateway. Modes are numbers such as ``0o640``."""
+class Templates:
+    """Files that the user's own templates make of credentials.
 
-    path: str
-    secret_mode: int
-    public_mode: int
-    broker_ca: str
+    :param sha256: changes when a template does, so that its file is rendered again.
+    :param modes: name of each file to its mode.
+    :param render: the record so far and the fields of the credentials, to the content of each file.
+    """
+
+    sha256: str
+    modes: Mapping[str, int]
+    render: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, bytes]]
 
 
 def broker_ca(bundle: str) -> str:
@@ -67,16 +73,19 @@ def render(
     formats: Sequence[str] | None,
     identity: Mapping[str, Any],
     issued_at: datetime,
+    templates: Templates | None = None,
 ) -> tuple[dict[str, File], dict[str, Any]]:
     """Renders every file of a bundle.
 
     :param response: the raw response, which is kept beside what was made of it.
-    :param formats: names out of ``FORMATS``; ``None`` for each that the credentials can serve.
-    :param identity: ``hardware_id``, ``given_name`` and ``retired`` for the record.
+    :param formats: names out of ``FORMATS``; ``None`` for those of ``DEFAULT_FORMATS`` that the credentials can serve.
+    :param identity: ``hardware_id``, ``given_name``, ``origin`` and ``retired`` for the record.
     :returns: file name to ``File`` (``thing.json`` among them), and the record.
-    :raises ProvisioningError: ``bad_option`` if the credentials cannot serve a format that was asked for.
+    :raises ProvisioningError: ``bad_option`` if the credentials cannot serve a format that was asked for, if a template
+        fails, or if two of them write one file.
     """
-    chosen = sorted(formats) if formats is not None else [name for name in FORMATS if FORMATS[name].serves(credentials)]
+    usable = [name for name in DEFAULT_FORMATS if FORMATS[name].serves(credentials)]
+    chosen = sorted(formats) if formats is not None else usable
     files = {"credentials.json": File(response, RESPONSE_MODE)}
     for name in chosen:
         if not FORMATS[name].serves(credentials):
@@ -86,17 +95,24 @@ def render(
                 ": take it out of formats, or use a device profile that delivers what it needs.",
             )
         files.update(FORMATS[name].render(credentials, layout))
-    record = _record(credentials, files, sorted(chosen) if formats is not None else None, identity, issued_at)
+    asked_for = sorted(chosen) if formats is not None else None
+    if templates is not None:
+        known = _record(credentials, files, asked_for, identity, issued_at, templates)
+        for name, rendered in templates.render(known, credentials.fields()).items():
+            if name in files or name == RECORD_NAME:
+                raise ProvisioningError("bad_option", f"templates: {name} is a file of the bundle already.")
+            files[name] = File(rendered, templates.modes[name])
+    record = _record(credentials, files, asked_for, identity, issued_at, templates)
     content = json.dumps(record, indent=2, ensure_ascii=True) + "\n"
-    files["thing.json"] = File(content.encode(), RECORD_MODE)
+    files[RECORD_NAME] = File(content.encode(), RECORD_MODE)
     return files, record
 
 
 def file_modes(record: Mapping[str, Any], secret_mode: int, public_mode: int) -> dict[str, int]:
     """The mode that each file of an installed bundle must have, by its name."""
-    fixed = {"credentials.json": RESPONSE_MODE, "thing.json": RECORD_MODE}
-    modes = {name: fixed.get(name, public_mode if name in PUBLIC_FILES else secret_mode) for name in record["files"]}
-    return {**modes, "thing.json": RECORD_MODE}
+    own = {"credentials.json": RESPONSE_MODE, **{name: int(mode, 8) for name, mode in record["modes"].items()}}
+    modes = {name: own.get(name, public_mode if name in PUBLIC_FILES else secret_mode) for name in record["files"]}
+    return {**modes, RECORD_NAME: RECORD_MODE}
 
 
 def _record(
@@ -105,6 +121,7 @@ def _record(
     formats: Sequence[str] | None,
     identity: Mapping[str, Any],
     issued_at: datetime,
+    templates: Templates | None,
 ) -> dict[str, Any]:
     return {
         "record_version": RECORD_VERSION,
@@ -112,6 +129,7 @@ def _record(
         "delivery": list(credentials.delivery),
         "hardware_id": identity["hardware_id"],
         "given_name": identity["given_name"],
+        "origin": identity.get("origin"),
         "client_id": credentials.client_id,
         "host": credentials.host,
         "port": credentials.port,
@@ -125,69 +143,8 @@ def _record(
         "identity_sha256": credentials.identity_sha256,
         "keys_expire_at": timestamp(credentials.keys_expire_at),
         "formats": formats,
+        "templates_sha256": templates.sha256 if templates else None,
+        "modes": {name: f"{mode:04o}" for name, mode in templates.modes.items()} if templates else {},
         "files": {name: digest(file.content) for name, file in files.items()},
         "retired": list(identity["retired"]),
     }
-
-
-# ---- formats ----
-
-
-@dataclass(frozen=True)
-class Format:
-    """One way to write credentials down: which credentials it can serve, and the files it makes of them."""
-
-    serves: Callable[[Credentials], bool]
-    render: Callable[[Credentials, Layout], dict[str, File]]
-
-
-def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """The CA of the broker and, where the Thing logs in with a certificate, the pair: apart, and in one file."""
-    files = {"ca.crt": File(layout.broker_ca.encode(), layout.public_mode)}
-    if credentials.certificate is not None and credentials.private_key is not None:
-        certificate, private_key = credentials.certificate.encode(), credentials.private_key.encode()
-        files["client.crt"] = File(certificate, layout.public_mode)
-        files["client.key"] = File(private_key, layout.secret_mode)
-        files["client.pem"] = File(certificate + private_key, layout.secret_mode)
-    return files
-
-
-def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """An environment file that systemd and every shell read alike."""
-    current = f"{layout.path}/current"
-    has_pair = credentials.certificate is not None
-    topics = [path for subscription in credentials.subscriptions for path in subscription.path.split(";")]
-    values = {
-        "SERVICE": credentials.service,
-        "CLIENT_ID": credentials.client_id,
-        "HOST": credentials.host,
-        "PORT": credentials.port,
-        "USERNAME": credentials.username,
-        "PASSWORD": credentials.password,
-        "CERTIFICATE": f"{current}/client.crt" if has_pair else None,
-        "PRIVATE_KEY": f"{current}/client.key" if has_pair else None,
-        "CA": f"{current}/ca.crt" if credentials.host else None,
-        "TOPICS": " ".join(dict.fromkeys(topics)) or None,
-        "KEY_CURRENT": credentials.keys_current.value if credentials.keys_current else None,
-        "KEY_NEXT": credentials.keys_next.value if credentials.keys_next else None,
-        "NTRIP_HOST": credentials.ntrip_host,
-        "NTRIP_PORT": credentials.ntrip_port,
-        "NTRIP_TLS_PORT": credentials.ntrip_tls_port,
-        "NTRIP_MOUNTPOINT": credentials.ntrip_mountpoint,
-        "NTRIP_USERNAME": credentials.ntrip_username,
-        "NTRIP_PASSWORD": credentials.ntrip_password,
-    }
-    lines = [f"THINGSTREAM_{name}={_quoted(str(value))}\n" for name, value in values.items() if value is not None]
-    return {"credentials.env": File("".join(lines).encode(), layout.secret_mode)}
-
-
-def _quoted(value: str) -> str:
-    """Double quotes, with a backslash before the four characters that both systemd and sh take back out."""
-    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
-
-
-FORMATS: Mapping[str, Format] = {
-    "pem": Format(serves=lambda credentials: credentials.host is not None, render=_pem),
-    "env": Format(serves=lambda credentials: bool(credentials.delivery), render=_env),
-}
-PUBLIC_FILES = ("client.crt", "ca.crt")

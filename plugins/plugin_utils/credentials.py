@@ -12,7 +12,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -106,6 +106,10 @@ class Credentials:
     def keys_expire_at(self) -> datetime | None:
         """When the last dynamic key ends, or ``None`` where the service has none."""
         return max((key.end for key in (self.keys_current, self.keys_next) if key), default=None)
+
+    def fields(self) -> dict[str, Any]:
+        """Every value by its name, in nested plain data; all of them may be secret."""
+        return asdict(self)
 
     @property
     def identity_sha256(self) -> str:

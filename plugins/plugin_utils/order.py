@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from . import api, bundle, credentials, escrow, gateway, policy
+from . import api, bundle, credentials, escrow, formats, gateway, policy
 from .services import Service
 
 # When credentials are proven by using them: never, before new ones are switched to, or in addition those in use.
@@ -28,7 +28,7 @@ class Target:
     :param keep: how many previous generations stay for a roll back.
     """
 
-    layout: bundle.Layout
+    layout: formats.Layout
     directory_mode: int
     owner: str | None
     group: str | None
@@ -57,6 +57,7 @@ class Order:
     repeatable: bool
     activation_timeout: float
     escrow_place: Path
+    templates: bundle.Templates | None = None
     only_installed: bool = False
     proving: Proving = "never"
     renew_refused: bool = False

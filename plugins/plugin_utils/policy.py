@@ -53,6 +53,7 @@ class Wanted:
     delivery: str | None = None
     rotate_before: datetime | None = None
     formats: tuple[str, ...] | None = None
+    templates_sha256: str | None = None
     broker_ca_sha256: str | None = None
     force: bool = False
     renew_before: str = "30"
@@ -98,6 +99,8 @@ _TEXTS = (
     "ntrip_mountpoint",
     "fingerprint_sha256",
     "identity_sha256",
+    "templates_sha256",
+    "origin",
 )
 _DATES = ("issued_at", "not_before", "not_after", "keys_expire_at", "confirmed_at")
 _LEAD_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)")
@@ -198,7 +201,7 @@ def classify(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
         return "renewed"  # nobody can tell what it was
     if before.get("identity_sha256") != after["identity_sha256"]:
         return "renewed"
-    if any(before.get(name) != after[name] for name in ("keys_expire_at", "formats")):
+    if any(before.get(name) != after.get(name) for name in ("keys_expire_at", "formats", "templates_sha256")):
         return "refreshed"
     return "unchanged" if _rendered(before) == _rendered(after) else "refreshed"
 
@@ -235,7 +238,18 @@ def readable(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     clean = {name: record[name] if isinstance(record.get(name), str) else None for name in _TEXTS}
     delivery = record.get("delivery")
     ways = [way for way in delivery if isinstance(way, str)] if isinstance(delivery, list) else []
-    return {**record, **clean, "retired": entries, "delivery": ways}
+    modes = record.get("modes")
+    return {
+        **record,
+        **clean,
+        "retired": entries,
+        "delivery": ways,
+        "modes": {name: mode for name, mode in modes.items() if _is_mode(mode)} if isinstance(modes, dict) else {},
+    }
+
+
+def _is_mode(mode: object) -> bool:
+    return isinstance(mode, str) and re.fullmatch(r"0[0-7][0-7][0145]", mode) is not None
 
 
 def _has_necessary_parts(record: Mapping[str, Any]) -> bool:
@@ -314,5 +328,6 @@ def _rendered_differently(record: Mapping[str, Any], wanted: Wanted) -> bool:
     return (
         record.get("record_version") != RECORD_VERSION
         or record.get("formats") != formats
+        or record.get("templates_sha256") != wanted.templates_sha256
         or (broker_ca_sha256 is not None and wanted.broker_ca_sha256 not in (None, broker_ca_sha256))
     )

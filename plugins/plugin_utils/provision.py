@@ -216,7 +216,7 @@ def _install(
     thing = {"client_id": parsed.client_id, "service": parsed.service, "hardware_id": order.wanted.hardware_id}
     if before is not None and not history.same_thing(before, thing):
         past = history.leave(past, before, entry.received_at)
-    identity = {**thing, "given_name": order.given_name, "retired": history.retired(past, thing)}
+    identity = {**thing, "given_name": order.given_name, "origin": "ztp", "retired": history.retired(past, thing)}
     files, record = _rendered(order, parsed, entry.response, identity, entry.received_at)
     state = state_of(held, order.target)
     action = policy.classify(before, record)
@@ -243,7 +243,8 @@ def _rendered(
     identity: Mapping[str, Any],
     issued_at: datetime,
 ) -> tuple[dict[str, gateway.File], dict[str, Any]]:
-    return bundle.render(parsed, response, order.target.layout, order.wanted.formats, identity, issued_at)
+    layout, formats = order.target.layout, order.wanted.formats
+    return bundle.render(parsed, response, layout, formats, identity, issued_at, order.templates)
 
 
 def _repair(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from . import bundle, gateway
+from . import formats, gateway
 from .errors import ProvisioningError
 from .modes import MODE_ARGUMENTS, mode
 from .order import Target
@@ -41,7 +41,7 @@ def target_of(arguments: Mapping[str, Any], service: Service, broker_ca: str = "
     if not 1 <= arguments["health_timeout"] <= LONGEST_HEALTH_TIMEOUT:
         raise ProvisioningError("bad_option", f"health_timeout must be from 1 to {LONGEST_HEALTH_TIMEOUT} seconds.")
     return Target(
-        layout=bundle.Layout(
+        layout=formats.Layout(
             path=arguments["path"] or f"/etc/thingstream/{service.name}",
             secret_mode=mode("secret_mode", arguments["secret_mode"]),
             public_mode=mode("public_mode", arguments["public_mode"]),

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     api,
-    bundle,
     credentials,
     escrow,
     gateway,
@@ -24,6 +23,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     rollback,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target, World
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
 from simulator.client import RunningSimulator
@@ -68,7 +68,7 @@ class Life:
         )
 
     def target(self, **consumers: Any) -> Target:
-        layout = bundle.Layout(str(self.directory / "gateway"), secret_mode=0o640, public_mode=0o644, broker_ca=CA)
+        layout = Layout(str(self.directory / "gateway"), secret_mode=0o640, public_mode=0o644, broker_ca=CA)
         return Target(layout, 0o750, None, None, 2, gateway.Consumers(**consumers))
 
     def order(self, **wanted: Any) -> Order:

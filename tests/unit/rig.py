@@ -24,6 +24,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     rollback,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target, World
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
 from unit.support import (
@@ -137,7 +138,7 @@ class Rig:
 
     def target(self, **changes: Any) -> Target:
         given: dict[str, Any] = {
-            "layout": bundle.Layout(str(self.path), secret_mode=0o640, public_mode=0o644, broker_ca=CA),
+            "layout": Layout(str(self.path), secret_mode=0o640, public_mode=0o644, broker_ca=CA),
             "directory_mode": 0o750,
             "owner": None,
             "group": None,

@@ -15,6 +15,7 @@ import pytest
 import requests.utils
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -35,7 +36,7 @@ from unit.support import (
     spartn,
 )
 
-LAYOUT = bundle.Layout("/etc/thingstream/x", secret_mode=0o640, public_mode=0o644, broker_ca="the CA\n")
+LAYOUT = Layout("/etc/thingstream/x", secret_mode=0o640, public_mode=0o644, broker_ca="the CA\n")
 IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
 
 
@@ -44,7 +45,7 @@ def render(
     service: str = "pointperfect",
     formats: tuple[str, ...] | None = None,
     identity: Mapping[str, Any] = IDENTITY,
-    layout: bundle.Layout = LAYOUT,
+    layout: Layout = LAYOUT,
 ) -> tuple[dict[str, File], dict[str, Any]]:
     return bundle.render(parse(response, service), encoded(response), layout, formats, identity, NOW)
 
@@ -75,7 +76,7 @@ def test_files_and_modes(ec_pair: Pair, shape: str, formats: tuple[str, ...] | N
 
 
 def test_modes_follow_the_layout_and_the_response_stays_private(ec_pair: Pair) -> None:
-    open_layout = bundle.Layout("/x/y", secret_mode=0o400, public_mode=0o444, broker_ca="")
+    open_layout = Layout("/x/y", secret_mode=0o400, public_mode=0o444, broker_ca="")
     files, record = render(spartn(ec_pair), layout=open_layout)
     modes = {name: file.mode for name, file in files.items()}
     assert modes == {
@@ -137,6 +138,9 @@ def test_the_record_of_a_pair(rsa_pair: Pair) -> None:
         "identity_sha256": parse(spartn(rsa_pair)).identity_sha256,
         "keys_expire_at": "2027-01-12T11:59:59Z",
         "formats": None,
+        "templates_sha256": None,
+        "modes": {},
+        "origin": None,
         "files": {
             name: hashlib.sha256(file.content).hexdigest() for name, file in files.items() if name != "thing.json"
         },

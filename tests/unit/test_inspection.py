@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Held
 from unit.support import DAY, NOW, encoded, parse, rtcm
 
-LAYOUT = bundle.Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
+LAYOUT = Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
 IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
 FILES, RECORD = bundle.render(parse(rtcm()), encoded(rtcm()), LAYOUT, None, IDENTITY, NOW - DAY)
 HELD = Held(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, gateway, policy, provision
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from unit.rig import CA, Reply, Rig, corrupt, flip, newer_keys, unreachable
 from unit.support import (
     DAY,
@@ -385,7 +386,7 @@ def test_other_formats_are_rendered_without_the_platform(
 
 
 def test_another_ca_is_rendered_without_the_platform(installed: Rig) -> None:
-    layout = bundle.Layout(str(installed.path), secret_mode=0o640, public_mode=0o644, broker_ca="a newer CA\n")
+    layout = Layout(str(installed.path), secret_mode=0o640, public_mode=0o644, broker_ca="a newer CA\n")
     changes: dict[str, Any] = {"layout": layout, "broker_ca_sha256": bundle.digest(b"a newer CA\n")}
     assert installed.present(**changes).action == "repaired"
     assert (installed.current / "ca.crt").read_text() == "a newer CA\n"
@@ -404,7 +405,7 @@ def test_another_ca_is_rendered_without_the_platform(installed: Rig) -> None:
         ({"given_name": ""}, "bad_option"),
         ({"endpoint": api.Endpoint("http://api.example.com")}, "bad_option"),
         ({"renew_before": "often"}, "bad_option"),
-        ({"layout": bundle.Layout("relative", 0o640, 0o644, CA)}, "bad_path"),
+        ({"layout": Layout("relative", 0o640, 0o644, CA)}, "bad_path"),
     ],
 )
 def test_it_finds_out_before_it_asks(rig: Rig, tmp_path: Path, changes: dict[str, Any], code: str) -> None:
