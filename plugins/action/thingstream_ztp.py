@@ -51,6 +51,7 @@ class ActionModule(ZtpActionBase):
         **TARGET_ARGUMENTS,
         "formats": {"type": "list", "elements": "str", "choices": sorted(formats.FORMATS)},
         "templates": {"type": "list", "elements": "dict", "default": [], "options": TEMPLATE_OPTIONS},
+        "sealed": {"type": "bool", "default": False},
         "field_map": {"type": "dict", "default": {}},
         "force": {"type": "bool", "default": False},
         "rotate_before": {"type": "str"},
@@ -102,6 +103,11 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
     service = SERVICES[arguments["service"]]
     credentials.check_field_map(arguments["field_map"])
     verify = arguments["verify"] or {}
+    chosen = tuple(arguments["formats"]) if arguments["formats"] is not None else None
+    if arguments["sealed"]:
+        if chosen or templates:
+            raise ProvisioningError("bad_option", "A sealed store has no formats and no templates: nobody reads it.")
+        chosen = ()
     trusted = broker_ca.read(arguments["broker_ca_path"])
     given_name = arguments["given_name"]
     if given_name is None:
@@ -126,7 +132,7 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
             hardware_id=hardware_id,
             delivery=arguments["delivery"],
             rotate_before=_moment("rotate_before", arguments["rotate_before"]),
-            formats=tuple(arguments["formats"]) if arguments["formats"] is not None else None,
+            formats=chosen,
             templates_sha256=templates.sha256 if templates else None,
             broker_ca_sha256=bundle.digest(trusted.encode()),
             force=arguments["force"],
@@ -155,6 +161,7 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
         activation_timeout=arguments["activation_timeout"],
         escrow_place=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
         templates=templates,
+        sealed=arguments["sealed"],
         only_installed=arguments["state"] == "renewed",
         proving=verify.get("when") or "never",
         renew_refused=bool(verify.get("renew_refused")),

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: thingstream_credentials
-short_description: Handle the Thingstream credentials that a host holds already
+short_description: Handle Thingstream credentials without asking the platform
 version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Returns a host to an earlier generation of its credentials, or marks Things that it no longer uses as deactivated.
-  - The platform is not asked.
+  - Installs credentials that came from elsewhere, returns a host to an earlier generation of its credentials, or marks
+    Things that it no longer uses as deactivated.
+  - The platform is not asked, and no Thing is created. A fleet that was provisioned by hand is adopted in this way;
+    from then on M(thingstream.ztp.thingstream_ztp) renews what is due.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.target
@@ -33,19 +35,116 @@ attributes:
 options:
   service:
     description:
-      - The service of the platform; it says what O(path) is where that is not set.
+      - The service of the platform; it says what O(path) is where that is not set, and how a response is read.
     type: str
     required: true
     choices: [cloudlocate, pointperfect, pointperfect-live]
   state:
     description:
+      - V(present) ensures that there are sound credentials, and takes them from where O(ucenter_path),
+        O(certificate_path), O(fields) or O(store_path) say if there are none. Sound ones are left alone, because they
+        may have been renewed since, unless O(force=true).
       - V(rolled_back) puts an earlier generation in use again. What was in use stays on the host, so that its name
         leads back to it, until new credentials are installed; its Thing goes on the retirement list.
       - V(retired) marks O(things) as deactivated, so that they leave the retirement list. It does not deactivate them;
         the Zero Touch Provisioning API of the platform cannot.
     type: str
-    required: true
-    choices: [rolled_back, retired]
+    default: present
+    choices: [present, rolled_back, retired]
+  ucenter_path:
+    description:
+      - The JSON on the controller that the portal offers for u-center.
+      - It may be encrypted with Ansible Vault, like every file that is named here.
+    type: path
+  certificate_path:
+    description:
+      - The client certificate in PEM on the controller, as the portal offers it. What else the credentials need, at
+        least the client ID and the host, is in O(fields).
+    type: path
+  private_key_path:
+    description:
+      - The key of O(certificate_path).
+    type: path
+  fields:
+    description:
+      - Credentials by the names of the fields that M(thingstream.ztp.thingstream_ztp) knows for O(field_map), for
+        example V(ntrip_username). They are added to what a file holds.
+    type: dict
+  store_path:
+    description:
+      - A bundle on the controller that M(thingstream.ztp.thingstream_ztp) made there with C(delegate_to=localhost),
+        sealed or not.
+    type: path
+  hardware_id:
+    description:
+      - The hardware ID of the Thing. Give the one that renewals will ask with; with another one they would ask at once.
+      - If not set, that of O(store_path), or none.
+    type: str
+  given_name:
+    description:
+      - The name of the Thing in the portal.
+      - If not set, that of O(store_path), or the first 50 characters of the inventory name.
+    type: str
+  formats:
+    description:
+      - The forms in which the credentials are written down, beside the record C(thing.json) and the raw response
+        C(credentials.json).
+      - V(pem) writes C(ca.crt) and, where the Thing logs in with a certificate, C(client.crt), C(client.key) and both
+        in C(client.pem).
+      - V(env) writes C(credentials.env), which C(EnvironmentFile=) of systemd and every POSIX shell can read.
+      - V(mosquitto) writes C(mosquitto.conf), a bridge section for C(include_dir) of mosquitto 2, with the files of
+        V(pem).
+      - V(topics) writes C(topics.txt), one MQTT topic in each line.
+      - V(ucenter) writes C(ucenter-config.json), as the portal offers it for u-center; PyGPSClient reads it, too.
+      - V(pygnssutils) writes C(pygnssutils.env) and, for MQTT, C(device-ID-pp-cert.crt) and C(device-ID-pp-key.pem).
+      - V(gpsd) writes C(gpsd.url), the C(ntrip://) URL, percent-encoded. V(str2str) writes C(str2str.args), the
+        arguments for RTKLIB, which knows no encoding, so that a password with C(/), C(:), C(@) or an apostrophe is
+        refused. Both programs show the password in the list of processes.
+      - A format that no delivery of the O(service), can serve is refused
+        before the request.
+      - If not set, V(pem) and V(env), as far as the credentials can serve them.
+    type: list
+    elements: str
+    choices: [env, gpsd, mosquitto, pem, pygnssutils, str2str, topics, ucenter]
+  templates:
+    description:
+      - The user's own templates, rendered on the controller with the record as C(thing) and every field of the
+        credentials in C(credentials), and put beside the other files of the generation, so that one switch covers them,
+        too.
+      - What C(credentials) has is named like the fields of O(field_map). C(subscriptions) is a list of C(path) and
+        C(description), C(keys_current) and C(keys_next) have C(value), C(start) and C(end).
+      - A file is rendered again when its template changes, from the installed response. Where only a variable that it
+        uses has changed, nothing tells; O(force) or another O(templates[].dest) does it.
+      - A template that fails leaves the host as it was, and its error says no more than which one it was.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      src:
+        description:
+          - The template, looked for as by M(ansible.builtin.template).
+        type: str
+        required: true
+      dest:
+        description:
+          - The name of the file.
+          - If not set, the name of the template without C(.j2).
+        type: str
+      mode:
+        description:
+          - Its mode in octal digits.
+        type: raw
+        default: "0640"
+  field_map:
+    description:
+      - As for M(thingstream.ztp.thingstream_ztp). Give what renewals will use.
+    type: dict
+    default: {}
+  broker_ca_path:
+    description:
+      - A file on the controller that becomes C(ca.crt).
+      - If not set, Amazon Root CA 1 out of the CA bundle of the Python library requests.
+    type: path
   generation:
     description:
       - With O(state=rolled_back), the name of the generation, for example V(000003).
@@ -53,7 +152,9 @@ options:
     type: str
   force:
     description:
-      - Roll back even to a certificate that has expired, or to a Thing that is marked as deactivated.
+      - With O(state=present), take the credentials from their source although there are sound ones.
+      - With O(state=rolled_back), roll back even to a certificate that has expired, or to a Thing that is marked as
+        deactivated.
     type: bool
     default: false
   things:
@@ -73,6 +174,32 @@ seealso:
 """
 
 EXAMPLES = r"""
+- name: Adopt what was downloaded from the portal by hand
+  thingstream.ztp.thingstream_credentials:
+    service: pointperfect
+    ucenter_path: "portal/device-{{ thing_id }}-ucenter-config.json"
+    hardware_id: "{{ imei }}"
+  become: true
+
+- name: Adopt an NTRIP login that is in the inventory
+  thingstream.ztp.thingstream_credentials:
+    service: pointperfect
+    hardware_id: "{{ imei }}"
+    fields:
+      ntrip_host: ppntrip.services.u-blox.com
+      ntrip_port: 2101
+      ntrip_mountpoint: NEAR-RTCM
+      ntrip_username: "{{ vault_ntrip_username }}"
+      ntrip_password: "{{ vault_ntrip_password }}"
+  become: true
+
+- name: Deploy what the production line has provisioned
+  thingstream.ztp.thingstream_credentials:
+    service: pointperfect
+    store_path: "{{ inventory_dir }}/store/{{ inventory_hostname }}"
+    group: gnss
+  become: true
+
 - name: Return to the previous credentials
   thingstream.ztp.thingstream_credentials:
     service: pointperfect
@@ -99,12 +226,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 action:
-  description: What was done, V(rolled_back), V(retired) or V(none); in check mode, what would be done.
+  description:
+    - What was done, with O(state=present) as M(thingstream.ztp.thingstream_ztp) says it, V(rolled_back), V(retired) or
+      V(none); in check mode, what would be done.
   returned: success
   type: str
   sample: rolled_back
 reason:
-  description: The same as RV(action).
+  description: With O(state=present), why, as M(thingstream.ztp.thingstream_ztp) says it; otherwise as RV(action).
   returned: success
   type: str
   sample: rolled_back

@@ -136,6 +136,13 @@ options:
           - Its mode in octal digits.
         type: raw
         default: "0640"
+  sealed:
+    description:
+      - Encrypt the response with the first Ansible Vault secret of the run, and write nothing else but the record. For
+        a store on the controller (C(delegate_to=localhost)) that may lie in a repository, from which
+        M(thingstream.ztp.thingstream_credentials) deploys.
+    type: bool
+    default: false
   field_map:
     description:
       - Where the response keeps a field, as a JMESPath expression for each field that differs from what the collection
@@ -362,7 +369,8 @@ EXAMPLES = r"""
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
     hardware_id: "{{ imei }}"
-    path: "{{ playbook_dir }}/store/{{ inventory_hostname }}"
+    path: "{{ inventory_dir }}/store/{{ inventory_hostname }}"
+    sealed: true
   delegate_to: localhost
 
 - name: Remove the credentials of a gateway that is taken out of service

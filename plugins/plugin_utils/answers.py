@@ -33,6 +33,8 @@ def kept_for(order: Order, world: World, held: gateway.Held) -> Kept:
 
     :raises ProvisioningError: as ``escrow.load``.
     """
+    if order.answer is not None:
+        return Kept()  # it is on the controller, and stays there
     entries = escrow.load(order.escrow_place, world.decrypt)
     if not entries:
         return Kept()
@@ -87,13 +89,34 @@ def from_escrow(
     return parsed, pending
 
 
+def check(order: Order) -> None:
+    """Refuses what the platform would refuse, before it is asked.
+
+    :raises ProvisioningError: as ``api.check_request``.
+    """
+    if order.answer is None:
+        api.check_request(order.token, order.given_name, order.endpoint.url)
+
+
+def given(order: Order, world: World, reason: str) -> tuple[credentials.Credentials, escrow.Entry] | None:
+    """The answer that came from elsewhere, if there is one.
+
+    :raises ProvisioningError: as ``credentials.decode`` and ``credentials.check``.
+    """
+    if order.answer is None:
+        return None
+    parsed = parse(order.answer, order.service, order.field_map, world.now())
+    identity = (order.service.name, order.wanted.hardware_id, order.given_name)
+    return parsed, escrow.Entry(*identity, reason, order.answered_at or world.now(), order.answer)
+
+
 def from_platform(order: Order, world: World, reason: str, kept: Kept) -> tuple[credentials.Credentials, escrow.Entry]:
     """Asks until the Thing is active, and keeps every response before looking into it.
 
     :param kept: what escrow holds already; what is repeated is kept once.
     :raises ProvisioningError: as ``api.ask`` and ``credentials.check``, and ``activation_pending``.
     """
-    api.check_request(order.token, order.given_name, order.endpoint.url)
+    check(order)
     escrow.prepare(order.escrow_place, world.encrypt)
     wait, waited = FIRST_ACTIVATION_WAIT, 0.0
     while True:

@@ -44,6 +44,10 @@ class Order:
     :param only_installed: whether a gateway that holds nothing is left alone.
     :param renew_refused: whether credentials in use that turn out to be refused are renewed.
     :param escrow_place: ``escrow.location`` of the Thing.
+    :param origin: where the answer comes from, for the record.
+    :param answer: an answer that came from elsewhere; then nobody is asked.
+    :param answered_at: when it arrived (aware), if not now.
+    :param sealed: whether files with a secret are encrypted, for a store that others can read.
     """
 
     service: Service
@@ -58,6 +62,10 @@ class Order:
     activation_timeout: float
     escrow_place: Path
     templates: bundle.Templates | None = None
+    origin: str = "ztp"
+    answer: bytes | None = field(default=None, repr=False)
+    answered_at: datetime | None = None
+    sealed: bool = False
     only_installed: bool = False
     proving: Proving = "never"
     renew_refused: bool = False

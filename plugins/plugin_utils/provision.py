@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from . import answers, api, bundle, credentials, escrow, gateway, history, policy
+from . import answers, bundle, credentials, escrow, gateway, history, policy
 from .errors import GatewayUnreachable, ProvisioningError
 from .order import Order, Outcome, Target, World
 from .services import Service
@@ -25,6 +25,10 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
 
     :raises ProvisioningError: with one of ``errors.ERROR_CODES``; see there and in each layer.
     """
+    if order.sealed and world.encrypt is None:
+        raise ProvisioningError(
+            "bad_option", "sealed needs an Ansible Vault secret, as --vault-password-file gives one."
+        )
     held = look(order.target, world)
     kept = answers.kept_for(order, world, held)
     if order.only_installed and held.current is None and kept.pending is None:
@@ -40,7 +44,7 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
         held = _look_again(order, world, held)
     gateway.require_installable(held, order.target.owner, order.target.group)
     if decision.remedy == "ask":
-        api.check_request(order.token, order.given_name, order.endpoint.url)
+        answers.check(order)
     if check_mode:
         predicted = "renewed" if kept.pending is not None else _PREDICTED[decision.remedy]
         action = "created" if decision.reason == "absent" else predicted
@@ -135,7 +139,17 @@ def read_installed(
     :raises ProvisioningError: as ``gateway.read_response`` and ``credentials.check``.
     """
     issued_at = policy.moment(held.record, "issued_at") if held.record else None
-    return answers.parse(gateway.read_response(world.execute, held), service, field_map, issued_at or world.now())
+    return answers.parse(_installed_response(world, held), service, field_map, issued_at or world.now())
+
+
+def _installed_response(world: World, held: gateway.Held) -> bytes:
+    """The raw response, in clear also where it lies in a sealed store."""
+    try:
+        return world.decrypt(gateway.read_response(world.execute, held))
+    except ValueError:
+        raise ProvisioningError(
+            "bad_option", f"{held.path} is sealed: run with the Ansible Vault secret that it was sealed with."
+        ) from None
 
 
 def state_of(held: gateway.Held, target: Target) -> policy.State:
@@ -160,6 +174,7 @@ def _renew(order: Order, world: World, held: gateway.Held, decision: policy.Deci
     found = answers.from_escrow(order, world, kept.pending)
     if found is None and kept.pending is not None:
         kept = answers.Kept(None, (*kept.obsolete, kept.pending))
+    found = found or answers.given(order, world, reason)
     parsed, entry = found or answers.from_platform(order, world, reason, kept)
     is_same = held.record is not None and held.record["identity_sha256"] == parsed.identity_sha256
     problem = _wrong_delivery(order, parsed)
@@ -168,7 +183,7 @@ def _renew(order: Order, world: World, held: gateway.Held, decision: policy.Deci
     if problem is None and is_same and decision.reason == "refused":
         problem = _still_refused()
     if problem is not None:
-        if not is_same:
+        if not is_same and entry.file is not None:
             raise problem.with_advice(answers.advice(entry))
         escrow.discard(entry)  # the gateway has it already
         raise problem
@@ -178,6 +193,8 @@ def _renew(order: Order, world: World, held: gateway.Held, decision: policy.Deci
             world.prove(parsed)
         outcome = _install(order, world, held, reason, parsed, entry, past)
     except (ProvisioningError, GatewayUnreachable) as error:
+        if entry.file is None:
+            raise
         raise error.with_advice(
             f"The response of the platform is kept in {entry.file}; the next run installs it from there."
         ) from None
@@ -216,8 +233,13 @@ def _install(
     thing = {"client_id": parsed.client_id, "service": parsed.service, "hardware_id": order.wanted.hardware_id}
     if before is not None and not history.same_thing(before, thing):
         past = history.leave(past, before, entry.received_at)
-    identity = {**thing, "given_name": order.given_name, "origin": "ztp", "retired": history.retired(past, thing)}
-    files, record = _rendered(order, parsed, entry.response, identity, entry.received_at)
+    identity = {
+        **thing,
+        "given_name": order.given_name,
+        "origin": order.origin,
+        "retired": history.retired(past, thing),
+    }
+    files, record = _rendered(order, world, parsed, entry.response, identity, entry.received_at)
     state = state_of(held, order.target)
     action = policy.classify(before, record)
     if before is None and held.current is not None:
@@ -238,13 +260,15 @@ def _install(
 
 def _rendered(
     order: Order,
+    world: World,
     parsed: credentials.Credentials,
     response: bytes,
     identity: Mapping[str, Any],
     issued_at: datetime,
 ) -> tuple[dict[str, gateway.File], dict[str, Any]]:
     layout, formats = order.target.layout, order.wanted.formats
-    return bundle.render(parsed, response, layout, formats, identity, issued_at, order.templates)
+    kept = world.encrypt(response) if order.sealed and world.encrypt else response
+    return bundle.render(parsed, kept, layout, formats, identity, issued_at, order.templates)
 
 
 def _repair(
@@ -262,10 +286,10 @@ def _repair(
         gateway.repair(world.execute, held, files_of(before, order.target), change)
         told = history.told(before, past)
         return outcome_of("repaired", decision.reason, order.target, held, told, held.current)
-    response = gateway.read_response(world.execute, held)
+    response = _installed_response(world, held)
     issued_at = policy.moment(before, "issued_at") or world.now()
     parsed = answers.parse(response, order.service, order.field_map, issued_at)
-    files, record = _rendered(order, parsed, response, before, issued_at)
+    files, record = _rendered(order, world, parsed, response, before, issued_at)
     generation = _put(order, world, held, files, past)
     return outcome_of("repaired", decision.reason, order.target, held, history.told(record, past), generation)
 
