@@ -139,17 +139,28 @@ def read_installed(
     :raises ProvisioningError: as ``gateway.read_response`` and ``credentials.check``.
     """
     issued_at = policy.moment(held.record, "issued_at") if held.record else None
-    return answers.parse(_installed_response(world, held), service, field_map, issued_at or world.now())
+    return answers.parse(_installed_response(world, held, False), service, field_map, issued_at or world.now())
 
 
-def _installed_response(world: World, held: gateway.Held) -> bytes:
-    """The raw response, in clear also where it lies in a sealed store."""
-    try:
-        return world.decrypt(gateway.read_response(world.execute, held))
-    except ValueError:
+def _installed_response(world: World, held: gateway.Held, sealed: bool) -> bytes:
+    """The raw response in clear.
+
+    Nothing is decrypted but where a sealed store is asked for: a compromised gateway could hold the sealed response of
+    another one, and would get it back in clear.
+    """
+    response = gateway.read_response(world.execute, held)
+    if sealed:
+        try:
+            return world.decrypt(response)
+        except ValueError:
+            raise ProvisioningError(
+                "bad_option", f"{held.path} cannot be opened: run with the Ansible Vault secret it was sealed with."
+            ) from None
+    if response.startswith(b"$ANSIBLE_VAULT;"):
         raise ProvisioningError(
-            "bad_option", f"{held.path} is sealed: run with the Ansible Vault secret that it was sealed with."
-        ) from None
+            "bad_option", f"{held.path} holds a sealed response: set sealed, or ask for a new one with force."
+        )
+    return response
 
 
 def state_of(held: gateway.Held, target: Target) -> policy.State:
@@ -286,7 +297,7 @@ def _repair(
         gateway.repair(world.execute, held, files_of(before, order.target), change)
         told = history.told(before, past)
         return outcome_of("repaired", decision.reason, order.target, held, told, held.current)
-    response = _installed_response(world, held)
+    response = _installed_response(world, held, order.sealed)
     issued_at = policy.moment(before, "issued_at") or world.now()
     parsed = answers.parse(response, order.service, order.field_map, issued_at)
     files, record = _rendered(order, world, parsed, response, before, issued_at)
