@@ -220,6 +220,20 @@ def test_a_canary_that_fails_stops_the_rotation_which_can_be_resumed(site: Site)
     assert changed(site.run("rotate", *resume.split()), task) == NONE
 
 
+def test_one_failure_in_a_batch_stops_the_rotation(site: Site) -> None:
+    task = "Replace what arrived before the rotation began"
+    assert site.run("provision").status == 0
+    before = site.client_ids()
+    site.age(HOSTS)
+    site.simulator.add_fault("status", status=403, body="No plan for device device:x", hardware_id="site-gw1")
+    run = site.run("rotate", "-e", "thingstream_rotate_batches=2")
+    assert run.status == 2, run.output
+    assert len(run.of(task)) == 2
+    assert run.of(task)["gw1"]["error_code"] == "no_plan"
+    (neighbor,) = set(run.of(task)) - {"gw1"}
+    assert {host for host, client_id in site.client_ids().items() if client_id != before[host]} == {neighbor}
+
+
 def test_rotation_that_does_not_happen(site: Site, simulator: RunningSimulator) -> None:
     """A profile that returns the existing credentials."""
     token = simulator.put_profile("same", service="cloudlocate", simulator={"new_thing_on_repeat": False})
