@@ -204,8 +204,9 @@ def test_a_canary_that_fails_stops_the_rotation_which_can_be_resumed(site: Site)
     assert broken.status == 2, broken.output
     (canary,) = broken.of(task)
     assert broken.of(task)[canary]["error_code"] == "health_check_failed"
-    assert "resume_with" in broken.output
-    (resume,) = {result["msg"]["resume_with"] for result in broken.of("Sum up the batch").values()}
+    (message,) = {result["msg"] for result in broken.of("Tell how to resume").values()}
+    resume = message.partition("with ")[2]
+    assert resume.startswith("-e thingstream_rotate_before=20")
     assert site.client_ids() == before
     assert site.current() == current
     assert len(site.simulator.things(profile="playbooks", hardware_id=f"site-{canary}")) >= 2
