@@ -32,7 +32,8 @@ EXAMPLES = r"""
     fail_msg: "{{ duplicates }}"
   vars:
     duplicates: "{{ dict(ansible_play_hosts_all | zip(ansible_play_hosts_all
-      | map('extract', hostvars, 'thingstream_gateway_hardware_id'))) | thingstream.ztp.duplicate_hardware_ids }}"
+      | map('extract', hostvars) | map(attribute='thingstream_gateway_hardware_id', default=none)))
+      | thingstream.ztp.duplicate_hardware_ids }}"
   run_once: true
 """
 

@@ -22,6 +22,16 @@ description:
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.info
+attributes:
+  delegation:
+    description: Works on the host it is delegated to.
+    support: full
+  platform:
+    description: Systems that can be asked.
+    platforms: posix
+    support: full
+    details:
+      - Any Linux with a POSIX shell, BusyBox included. No Python is needed there.
 options:
   sources:
     description:

@@ -29,8 +29,8 @@ MOST_VALUES = 32  # of one source
 APPLICATION_ID = "d94a513cd0614bf6ae734addcdfe32cc"
 
 _NOT_UNDERSTOOD = "the gateway answered in a way that cannot be understood"
+_ABSENT = "there is none"
 _NOTHING: Mapping[str, str] = {
-    "absent": "there is none",
     "unreadable": "the user that runs the commands must not read it: use become",
     "no_program": "there is no ModemManager (mmcli)",
     "failed": "ModemManager (mmcli) reports an error: use become, and look whether it runs",
@@ -212,7 +212,7 @@ def _said_by(source: str, lines: Sequence[str]) -> list[Candidate]:
     if SOURCES[source].ordered:
         sound.sort(key=lambda candidate: candidate.value or "")
     refused = [candidate for candidate in found if candidate.refused is not None]
-    return sound + refused or [Candidate(source, None, _NOTHING["absent"])]
+    return sound + refused or [Candidate(source, None, _ABSENT)]
 
 
 def _judged(source: str, value: str) -> Candidate:

@@ -7,8 +7,9 @@
 #
 # It arrives on standard input behind lines that assign request_sources (words), request_seconds (the time that mmcli
 # gets) and request_root (empty, or the directory where tests keep files of a gateway). It answers between "begin 1"
-# and "end" in lines of "source value", and with "none source code" where a source has nothing to say. The controller
-# trusts none of it. Nothing here reads standard input, and no program is started but for a modem.
+# and "end", for each source with a line "asked source", lines of "source value", and "none source code" where something
+# went wrong. The controller trusts none of it.
+# Nothing here reads standard input, and no program is started but for a modem.
 
 set -u
 LC_ALL=C
@@ -25,20 +26,17 @@ read_line() { # file
     [ -n "$line" ]
 }
 
-# Says the first line of each file that has one, or why none has.
+# Says the first line of each file that has one.
 say_files() { # source files
-    source=$1 found=none code=absent
+    source=$1
     shift
     for file in "$@"; do
-        [ -e "$file" ] || continue
-        if [ ! -r "$file" ]; then
-            code=unreadable
+        if [ -e "$file" ] && [ ! -r "$file" ]; then
+            say "none $source unreadable"
         elif read_line "$file"; then
             say "$source $line"
-            found=some
         fi
     done
-    [ "$found" = some ] || say "none $source $code"
 }
 
 ask_dmi_serial() {
@@ -54,15 +52,12 @@ ask_machine_id() { say_files machine_id "$request_root/etc/machine-id"; }
 
 # The addresses that interfaces of real devices were made with; 0 is NET_ADDR_PERM.
 ask_mac() {
-    found=none
     for interface in "$request_root"/sys/class/net/*; do
         if [ -e "$interface/device" ] && read_line "$interface/addr_assign_type" && [ "$line" = 0 ] &&
             read_line "$interface/address"; then
             say "mac $line"
-            found=some
         fi
     done
-    [ "$found" = some ] || say "none mac absent"
 }
 
 # Becomes a program that leads its own process group, if setsid is there, so that it is stopped with all it started.
@@ -88,49 +83,49 @@ run_within() { # seconds program arguments
     return "$status"
 }
 
-# Says why mmcli had no answer.
-no_answer() { # status
-    code=failed
-    [ "$1" -ne 137 ] || code=timeout
+# Asks ModemManager; where it has no answer, says why.
+ask_modem_manager() { # arguments of mmcli
+    answer=$(run_within "$request_seconds" mmcli "$@") && return
+    case $? in
+        137) code=timeout ;;
+        *) code=failed ;;
+    esac
     say "none modem_imei $code"
+    return 1
+}
+
+# Says what identifies the modem, out of the hundred lines that mmcli prints for it.
+say_imei() { # what mmcli printed
+    say "$1" | while read -r key _ value; do
+        case $key in
+            modem.generic.equipment-identifier | modem.3gpp.imei) say "modem_imei $value" ;;
+        esac
+    done
 }
 
 # ModemManager knows each modem by a number, which says nothing about its identity. The first answer that does not come
 # in time is the last question.
 ask_modem_imei() {
-    if ! command -v mmcli >/dev/null 2>&1; then
-        say "none modem_imei no_program"
-        return
-    fi
-    modems=$(run_within "$request_seconds" mmcli -L) || {
-        no_answer $?
-        return
-    }
-    count=0
+    command -v mmcli >/dev/null 2>&1 || { say "none modem_imei no_program" && return; }
+    ask_modem_manager -L || return
+    count=0 code=none
     set -f # names of modems are no patterns
-    for word in $modems; do
+    for word in $answer; do
         number=${word##*/org/freedesktop/ModemManager1/Modem/}
         [ "$number" != "$word" ] || continue
         case $number in
             '' | *[!0-9]*) continue ;;
         esac
         count=$((count + 1))
-        [ "$count" -le 8 ] || break
-        modem=$(run_within "$request_seconds" mmcli -m "$number" -K) || {
-            no_answer $?
-            [ "$code" = failed ] || break
-            continue
-        }
-        say "$modem" | while read -r key _ value; do
-            case $key in
-                modem.generic.equipment-identifier | modem.3gpp.imei) say "modem_imei $value" ;;
-            esac
-        done
+        if [ "$count" -gt 8 ] || [ "$code" = timeout ]; then break; fi
+        if ask_modem_manager -m "$number" -K; then say_imei "$answer"; fi
     done
     set +f
-    [ "$count" -gt 0 ] || say "none modem_imei absent"
 }
 
 say "begin 1"
-for wanted in $request_sources; do "ask_$wanted"; done
+for wanted in $request_sources; do
+    say "asked $wanted"
+    "ask_$wanted"
+done
 say end

@@ -220,7 +220,7 @@ def answering(output: str, status: int = 0) -> tuple[Any, list[tuple[str, bytes,
 
 
 def test_one_command_that_asks_for_what_was_wanted() -> None:
-    execute, sent = answering("Welcome!\nbegin 1\nmac b8:27:eb:01:02:03\ndmi_serial unasked\nend\n")
+    execute, sent = answering("Welcome!\nbegin 1\nasked mac\nmac b8:27:eb:01:02:03\ndmi_serial unasked\nend\n")
     found = hardware_id.discover(execute, ["mac", "modem_imei", "mac"])
     assert [(one.source, one.value) for one in found] == [("mac", "b8:27:eb:01:02:03"), ("modem_imei", None)]
     ((command, text, secret),) = sent
