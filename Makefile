@@ -51,7 +51,7 @@ lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins/plugin_utils
 	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py
-	@shellcheck plugins/plugin_utils/gateway.sh tests/system-packages.sh .ci/run
+	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh .ci/run
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint

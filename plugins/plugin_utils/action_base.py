@@ -70,7 +70,7 @@ class ZtpActionBase(ActionBase):
         if secret and C.DEFAULT_DEBUG:
             raise ProvisioningError(
                 "gateway_unsupported",
-                "With ANSIBLE_DEBUG set, Ansible would print the installed response that must be read: run without it.",
+                "With ANSIBLE_DEBUG set, Ansible would print the secret that must be read: run without it.",
             )
         # At -vvv the ssh connection prints what a command answers, unless its own context says otherwise.
         context = self._connection._play_context

@@ -33,15 +33,15 @@ Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
 _SOURCE = Path(__file__).with_name("gateway.sh").read_text(encoding="utf-8")
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
     """What travels to a gateway; no line of the script begins with # for another reason."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
 
 
-SCRIPT = _without_comments(_SOURCE)
+SCRIPT = without_comments(_SOURCE)
 # A look needs no more than the first part, and a shell takes as long to read the rest as to run it.
 _LOOK, _change_marker, _REST = _SOURCE.partition("# ---- changes: ")
-LOOK_SCRIPT = _without_comments(_LOOK + _REST[_REST.index('say "begin 1"') :])
+LOOK_SCRIPT = without_comments(_LOOK + _REST[_REST.index('say "begin 1"') :])
 LONGEST_PATH = 512  # characters; every argument together stays far below the 9,000 that dropbear takes
 LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters
@@ -273,6 +273,15 @@ def remove(execute: Execute, held: Held, change: Change) -> None:
         raise _not_understood()
 
 
+def run_script(execute: Execute, script: str, secret: bool = False, **values: str) -> list[str]:
+    """Runs another script than ``gateway.sh`` that answers as that does, and returns the lines of its answer.
+
+    :param values: the texts that its ``request_`` variables get.
+    :raises ProvisioningError: ``gateway_unsupported``.
+    """
+    return _run(execute, _assignments(values), secret, script)
+
+
 def check_path(path: str) -> None:
     """Refuses a path that is not a plain absolute one.
 
@@ -370,8 +379,11 @@ def _require_safe_path(held: Held) -> None:
 
 
 def _request(command: str, path: str, **values: str) -> str:
-    lines = {"command": command, "path": path, **values}
-    return "".join(f"request_{name}={shlex.quote(value)}\n" for name, value in lines.items())
+    return _assignments({"command": command, "path": path, **values})
+
+
+def _assignments(values: Mapping[str, str]) -> str:
+    return "".join(f"request_{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
 def _change(command: str, held: Held, files: Mapping[str, File], change: Change, **values: str) -> str:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tools say about gateway.sh without running it."""
+"""What tools say about the scripts without running them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway, hardware_id
 
 SCRIPT = Path(gateway.__file__).with_name("gateway.sh")
+SENT = {SCRIPT: gateway.SCRIPT, SCRIPT.with_name("hardware_id.sh"): hardware_id.SCRIPT}
+every_script = pytest.mark.parametrize("script", SENT, ids=lambda path: path.name)
 
 
+@every_script
 @pytest.mark.parametrize(
     "command",
     [
@@ -24,20 +27,25 @@ SCRIPT = Path(gateway.__file__).with_name("gateway.sh")
     ],
     ids=" ".join,
 )
-def test_no_complaint(find_program: Callable[[str], str], command: list[str]) -> None:
+def test_no_complaint(find_program: Callable[[str], str], command: list[str], script: Path) -> None:
     find_program(command[0])
-    result = subprocess.run([*command, str(SCRIPT)], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, str(script)], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_plain_text() -> None:
-    text = SCRIPT.read_bytes()
+def test_every_script_is_known() -> None:
+    assert set(SENT) == set(SCRIPT.parent.glob("*.sh"))
+
+
+@every_script
+def test_plain_text(script: Path) -> None:
+    text = script.read_bytes()
     assert text.isascii()
     assert b"\r" not in text
     assert text.endswith(b"say end\n")
     code = [line for line in text.decode().splitlines() if not line.strip().startswith("#")]
-    assert gateway.SCRIPT.splitlines() == code, "what travels is the script without its comments"
-    assert "<<" not in gateway.SCRIPT, "some shells write a here-document to a temporary file"
+    assert SENT[script].splitlines() == code, "what travels is the script without its comments"
+    assert "<<" not in SENT[script], "some shells write a here-document to a temporary file"
 
 
 def test_a_look_is_sent_without_what_changes_anything() -> None:

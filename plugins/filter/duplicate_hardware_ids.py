@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds the hardware IDs that several hosts have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import hardware_id
+
+DOCUMENTATION = r"""
+name: duplicate_hardware_ids
+short_description: Find the hardware IDs that several hosts have
+version_added: 0.1.0
+author:
+  - The thingstream.ztp authors (@thingstream)
+description:
+  - Two hosts that provision with one hardware ID get one Thing, or each takes it from the other. Find them before
+    anything is asked.
+options:
+  _input:
+    description: Host to its hardware ID. V(null) and empty texts are left out, and numbers count as texts.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Refuse hardware IDs that several hosts have
+  ansible.builtin.assert:
+    that: duplicates | length == 0
+    fail_msg: "{{ duplicates }}"
+  vars:
+    duplicates: "{{ dict(ansible_play_hosts_all | zip(ansible_play_hosts_all
+      | map('extract', hostvars) | map(attribute='thingstream_gateway_hardware_id', default=none)))
+      | thingstream.ztp.duplicate_hardware_ids }}"
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: Hardware ID to the sorted list of its hosts; only those that several hosts have.
+  type: dict
+"""
+
+
+class FilterModule:
+    """What Ansible asks for."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name to function."""
+        return {"duplicate_hardware_ids": hardware_id.duplicates}
