@@ -49,16 +49,21 @@ def simulate(*arguments: object) -> None:
 
 @contextmanager
 def running_broker(
-    simulator: RunningSimulator, work: Path, options: str, address: tuple[str, int] = ("127.0.0.1", 0)
+    simulator: RunningSimulator,
+    work: Path,
+    options: str,
+    address: tuple[str, int] = ("127.0.0.1", 0),
+    name: str = "localhost",
 ) -> Iterator[Broker]:
     """A mosquitto with a certificate of the simulator's CA, until the block ends; with TLS unless it is ``PLAIN``.
 
     :param options: lines of configuration for its one listener.
+    :param name: the host name in its certificate, beside 127.0.0.1.
     """
     program = shutil.which("mosquitto", path=PROGRAMS)
     if program is None:
         pytest.skip("mosquitto is not installed")
-    tls = ["server-certificate", simulator.directory, "--name", "localhost", "--address", "127.0.0.1"]
+    tls = ["server-certificate", simulator.directory, "--name", name, "--address", "127.0.0.1"]
     simulate(*tls, "--output", work)
     with socket.create_server(address) as free:
         port: int = free.getsockname()[1]
