@@ -125,8 +125,9 @@ def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
         "bridge_protocol_version mqttv311",
         "cleansession true",
         f"keepalive_interval {_KEEPALIVE}",
-        # what a broker that is no mosquitto may not know
-        "notifications false",
+        # whether it is connected, for a health check, on the gateway alone; and no bit that only a mosquitto knows
+        "notifications_local_only true",
+        f"notification_topic $SYS/broker/connection/thingstream-{credentials.service}/state",
         "try_private false",
     ]
     if _uses_tls(credentials):
