@@ -37,6 +37,7 @@ from integration.programs import (
     blocks,
     eventually,
     free_port,
+    literal,
     own_network,
     program,
     replaced,
@@ -85,12 +86,6 @@ def site(platform: dict[str, Any], tmp_path: Path) -> Site:
     return Site(platform, tmp_path)
 
 
-def literal(text: str) -> str:
-    """An expression for ``field_map`` that finds this text in every response."""
-    quoted = json.dumps(text).replace("`", "\\`")
-    return f"`{quoted}`"
-
-
 def shell(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", "-euc", script],
@@ -129,6 +124,13 @@ def bridge_commands(port: int, service: str = "pointperfect") -> dict[str, Any]:
         "thingstream-pointperfect": f"thingstream-{service}",
     }
     return {"health_command": replaced(health, changes), "health_timeout": 20}
+
+
+def again(restart: str, port: int, service: str = "pointperfect") -> None:
+    """Restarts a gateway's mosquitto and waits until its bridge is connected."""
+    shell(restart)
+    health = bridge_commands(port, service)["health_command"]
+    assert eventually(lambda: shell(health).returncode == 0)
 
 
 def passes(broker_pub: list[str], broker_sub: list[str], topic: str, text: str) -> bool:
@@ -218,7 +220,7 @@ def test_mosquitto_with_certificates(things: Fleet, tmp_path: Path) -> None:
             received = subscribe(site.current("one"), things.one)
             assert (received.returncode, received.stdout) == (0, "correction\n"), received.stderr
             assert subscribe(site.current("two"), things.two).stdout == "", "this Thing may not read there"
-            shell(restart)
+            again(restart, port)
             assert passes(things.publisher, gateway, "/pp/ip/us", "through the bridge")
             assert f"as {things.one} " in broker.log_file.read_text()
         shutil.copytree(site.current("one").resolve(), old)
@@ -275,7 +277,7 @@ def test_mosquitto_with_passwords(simulator: RunningSimulator, site: Site, tmp_p
     backend = login("backend", "backend", "backend")
     with bridging(site, gateway_port) as restart:
         with at_broker():
-            shell(restart)
+            again(restart, gateway_port, "cloudlocate")
             response = f"CloudLocate/{first['clientId']}/GNSS/response"
             assert passes(gateway, backend, "CloudLocate/GNSS/request", "where am I"), "out"
             assert passes(backend, gateway, response, "here"), "in"
@@ -285,7 +287,7 @@ def test_mosquitto_with_passwords(simulator: RunningSimulator, site: Site, tmp_p
         second = site.response()
         know(second["username"], second["password"])
         with at_broker() as broker:
-            shell(restart)
+            again(restart, gateway_port, "cloudlocate")
             response = f"CloudLocate/{second['clientId']}/GNSS/response"
             assert passes(backend, gateway, response, "here again")
             old = login(first["username"], HOSTILE, first["clientId"])
@@ -380,6 +382,21 @@ MOUNT = "pygnssutils"  # the only one that gnssserver has
 STR = f"{MOUNT};RTCM 3.3;1005(1);2;GPS;NET;DEU;52.50;13.40;0;0;generator;none;B;N;9600;"
 
 
+# a client of gpsd: what it decodes, as JSON
+WATCH = """
+import socket, time
+for attempt in range(100):
+    try:
+        connection = socket.create_connection(("127.0.0.1", 2947), 10)
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+connection.sendall(b'?WATCH={"enable":true,"json":true};')
+while received := connection.recv(4096):
+    print(received.decode(), flush=True)
+"""
+
+
 @pytest.fixture
 def rover(simulator: RunningSimulator, site: Site) -> tuple[Site, int, str, str]:
     """A gateway with an NTRIP login that is hard to quote, and its port, user and password."""
@@ -444,12 +461,12 @@ def test_str2str_and_gpsd(rover: tuple[Site, int, str, str], tmp_path: Path) -> 
         with running(network.within(*shlex.split(wrong)), tmp_path / "wrong.log"):
             assert not received(tmp_path / "wrong", 2)
 
-        line = replaced(
-            unit_command("gpsd"), {**place, "gpsd -N": f"gpsd -N -D 3 -S {free_port()}", " /dev/ttyACM0": ""}
-        )
-        log = tmp_path / "gpsd.log"
-        with running(network.within(*shlex.split(line)), log):
-            assert eventually(lambda: "identified as type RTCM104V3" in log.read_text()), log.read_text()
+        line = replaced(unit_command("gpsd"), {**place, " /dev/ttyACM0": ""})
+        with running(network.within(*shlex.split(line)), tmp_path / "gpsd.log"):
+            watch = [sys.executable, "-c", WATCH]
+            with running(network.within(*watch), tmp_path / "watch.log"):
+                log = tmp_path / "watch.log"
+                assert eventually(lambda: '"type":1005,"length":19' in log.read_text()), log.read_text()[:2000]
 
 
 @contextmanager
@@ -465,7 +482,7 @@ def receiver() -> Iterator[int]:
                     connection, _peer = listener.accept()
                     with connection:
                         while not done.wait(0.05):
-                            connection.sendall(RTCM)
+                            connection.sendall(RTCM * 40)  # programs write full buffers only
 
         thread = threading.Thread(target=serve)
         thread.start()
