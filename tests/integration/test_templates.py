@@ -225,7 +225,7 @@ def test_nothing_is_asked_with_a_template_that_cannot_be_read(gateway: Gateway, 
 def test_a_name_that_the_bundle_has(gateway: Gateway, simulator: RunningSimulator) -> None:
     """Known when it is rendered: the answer is kept, and a better name needs no further request."""
     gateway.write(good="x")
-    for name in ("credentials.env", "credentials.json", "thing.json"):
+    for name in ("credentials.env", "thing.json"):
         run = gateway.run([{"src": "good.j2", "dest": name}])
         assert run.values("error_code") == {"one": "bad_option"}, run.output
         assert f"{name} is a file of the bundle already" in run.hosts["one"]["msg"]
