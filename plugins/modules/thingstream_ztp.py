@@ -98,11 +98,12 @@ options:
       - V(topics) writes C(topics.txt), one MQTT topic in each line.
       - V(ucenter) writes C(ucenter-config.json), as the portal offers it for u-center; PyGPSClient reads it, too.
       - V(pygnssutils) writes C(pygnssutils.env) and, for MQTT, C(device-ID-pp-cert.crt) and C(device-ID-pp-key.pem).
-      - V(gpsd) writes C(gpsd.url), the C(ntrip://) URL, percent-encoded. V(str2str) writes C(str2str.args), the
-        arguments for RTKLIB, which knows no encoding, so that a password with C(/), C(:), C(@) or an apostrophe is
-        refused. Both programs show the password in the list of processes.
+      - V(gpsd) writes C(gpsd.url), the C(ntrip://) URL with every character as it is, because gpsd takes no
+        percent-encoding back out. V(str2str) writes C(str2str.args), the arguments for RTKLIB, quoted for a shell or
+        C(xargs). Both programs show the password in the list of processes.
       - A format that no delivery of the O(service), or not the O(delivery) that is asked for, can serve is refused
-        before the request.
+        before the request. One that cannot hold these very credentials, such as V(gpsd) where user and password have
+        more than 44 bytes, is refused when they have arrived; they are kept, and the next run installs them.
       - If not set, V(pem) and V(env), as far as the credentials can serve them.
     type: list
     elements: str
@@ -114,8 +115,8 @@ options:
         too.
       - What C(credentials) has is named like the fields of O(field_map). C(subscriptions) is a list of C(path) and
         C(description), C(keys_current) and C(keys_next) have C(value), C(start) and C(end).
-      - A file is rendered again when its template changes, from the installed response. Where only a variable that it
-        uses has changed, nothing tells; O(force) or another O(templates[].dest) does it.
+      - A file is rendered again when its template changes, from the installed response. Where only a variable or
+        a file that it uses has changed, nothing tells; O(force) or another O(templates[].dest) does it.
       - A template that fails leaves the host as it was, and its error says no more than which one it was.
     type: list
     elements: dict

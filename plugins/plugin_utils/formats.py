@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 from .credentials import Credentials, DynamicKey
 from .errors import ProvisioningError
@@ -23,6 +22,9 @@ from .gateway import File
 _MQTT = ("mqtt", "lband")  # a plan of L-band alone logs in by MQTT, too, for its keys
 _PLAIN_PORT = 1883  # the one port of MQTT without TLS (seen in client code, for CloudLocate)
 _KEEPALIVE = 60  # seconds (seen in client code: 10 to 60)
+# bytes of user, colon and password; more does not fit into what the programs keep
+_LONGEST_LOGIN_OF_GPSD = 45
+_LONGEST_LOGIN_OF_STR2STR = 255
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,9 @@ def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
         "bridge_protocol_version mqttv311",
         "cleansession true",
         f"keepalive_interval {_KEEPALIVE}",
-        # what a broker that is no mosquitto may not know
-        "notifications false",
+        # whether it is connected, for a health check, on the gateway alone; and no bit that only a mosquitto knows
+        "notifications_local_only true",
+        f"notification_topic $SYS/broker/connection/thingstream-{credentials.service}/state",
         "try_private false",
     ]
     if _uses_tls(credentials):
@@ -145,8 +148,13 @@ def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 
 def _serves_mosquitto(credentials: Credentials) -> bool:
-    """A topic with a space cannot be written into its configuration."""
-    return credentials.host is not None and not any(" " in topic for topic in topics_of(credentials))
+    """A topic with a space cannot be written into its configuration, nor what a space begins or ends."""
+    login = (credentials.username or "", credentials.password or "")
+    return (
+        credentials.host is not None
+        and not any(" " in topic for topic in topics_of(credentials))
+        and all(text == text.strip(" ") for text in login)
+    )
 
 
 def _topics(credentials: Credentials, layout: Layout) -> dict[str, File]:
@@ -249,29 +257,41 @@ def _pygnssutils(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 
 def _gpsd(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """The data source for ``gpsd``, percent-encoded. gpsd shows it to every local client: see the documentation."""
-    return {"gpsd.url": File(f"{_ntrip_url(credentials, encode=True)}\n".encode(), layout.secret_mode)}
+    """The data source for ``gpsd``. gpsd shows it to every local client: see the documentation."""
+    return {"gpsd.url": File(f"{_ntrip_url(credentials)}\n".encode(), layout.secret_mode)}
+
+
+def _serves_gpsd(credentials: Credentials) -> bool:
+    return _fits_url(credentials, _LONGEST_LOGIN_OF_GPSD)
 
 
 def _str2str(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """Arguments for ``str2str`` of RTKLIB, quoted for ``sh`` and ``xargs``; it does not know percent-encoding."""
-    words: Sequence[str] = ("-in", _ntrip_url(credentials, encode=False))
+    """Arguments for ``str2str`` of RTKLIB, quoted for ``sh`` and ``xargs``."""
+    words: Sequence[str] = ("-in", _ntrip_url(credentials))
     return {"str2str.args": File(f"{shlex.join(words)}\n".encode(), layout.secret_mode)}
 
 
 def _serves_str2str(credentials: Credentials) -> bool:
-    """What separates the parts of its address cannot be in them."""
-    login = f"{credentials.ntrip_username}{credentials.ntrip_password}"
-    return "ntrip" in credentials.delivery and not set(login) & set("/:@'")
+    """It knows no IPv6."""
+    return _fits_url(credentials, _LONGEST_LOGIN_OF_STR2STR) and ":" not in (credentials.ntrip_host or "")
 
 
-def _ntrip_url(credentials: Credentials, *, encode: bool) -> str:
-    def part(text: str | None) -> str:
-        return quote(text or "", safe="") if encode else text or ""
+def _fits_url(credentials: Credentials, longest_login: int) -> bool:
+    """Whether ``_ntrip_url`` is taken apart where it was put together: login up to the last ``@``, user up to ``:``."""
+    login = f"{credentials.ntrip_username}:{credentials.ntrip_password}"
+    return (
+        _has_ntrip(credentials)
+        and ":" not in (credentials.ntrip_username or "")
+        and not set(credentials.ntrip_mountpoint or "") & set("/:@")
+        and len(login.encode()) <= longest_login
+    )
 
+
+def _ntrip_url(credentials: Credentials) -> str:
+    """Every character as it is: neither gpsd (3.22 to 3.25) nor RTKLIB (2.4.3) takes percent-encoding back out."""
     host = f"[{credentials.ntrip_host}]" if ":" in (credentials.ntrip_host or "") else credentials.ntrip_host
-    login = f"{part(credentials.ntrip_username)}:{part(credentials.ntrip_password)}"
-    return f"ntrip://{login}@{host}:{credentials.ntrip_port}/{part(credentials.ntrip_mountpoint)}"
+    login = f"{credentials.ntrip_username}:{credentials.ntrip_password}"
+    return f"ntrip://{login}@{host}:{credentials.ntrip_port}/{credentials.ntrip_mountpoint}"
 
 
 def _has_ntrip(credentials: Credentials) -> bool:
@@ -287,7 +307,7 @@ FORMATS: Mapping[str, Format] = {
     "pygnssutils": Format(
         (*_MQTT, "ntrip"), lambda credentials: _has_pair(credentials) or _has_ntrip(credentials), _pygnssutils
     ),
-    "gpsd": Format(("ntrip",), _has_ntrip, _gpsd),
+    "gpsd": Format(("ntrip",), _serves_gpsd, _gpsd),
     "str2str": Format(("ntrip",), _serves_str2str, _str2str),
 }
 DEFAULT_FORMATS = ("pem", "env")

@@ -40,6 +40,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 @dataclass(frozen=True)
 class _Template:
     src: str
+    directory: str
     dest: str
     text: str
     mode: int
@@ -62,7 +63,8 @@ def read(action: ActionBase, entries: Sequence[Mapping[str, Any]], variables: Ma
 
     def render(thing: Mapping[str, Any], credentials: Mapping[str, Any]) -> dict[str, bytes]:
         # values, not templates: a password may hold what looks like one
-        known = {**variables, "thing": wrap_var(dict(thing)), "credentials": wrap_var(dict(credentials))}
+        values = {"thing": wrap_var(dict(thing)), "credentials": wrap_var(dict(credentials))}
+        known = {"ansible_managed": "Ansible managed", **variables, **values}
         return {template.dest: _rendered(action, template, known) for template in templates}
 
     return Templates(
@@ -75,7 +77,8 @@ def read(action: ActionBase, entries: Sequence[Mapping[str, Any]], variables: Ma
 def _read(action: ActionBase, entry: Mapping[str, Any]) -> _Template:
     src = entry["src"]
     try:
-        text = Path(action._find_needle("templates", src)).read_text(encoding="utf-8")
+        path = Path(action._find_needle("templates", src))
+        text = path.read_text(encoding="utf-8")
         # Only the syntax counts here; that filters and variables are there shows when it is rendered.
         jinja2.Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"]).parse(text)
     except jinja2.TemplateSyntaxError as error:
@@ -91,11 +94,12 @@ def _read(action: ActionBase, entry: Mapping[str, Any]) -> _Template:
         raise ProvisioningError(
             "bad_option", f"templates: {dest!r} is no file name; dest takes letters, digits, dots, dashes, underscores."
         )
-    return _Template(src, dest, text, mode("templates.mode", entry["mode"]))
+    return _Template(src, str(path.parent), dest, text, mode("templates.mode", entry["mode"]))
 
 
 def _rendered(action: ActionBase, template: _Template, variables: Mapping[str, Any]) -> bytes:
-    templar = action._templar.copy_with_new_env(available_variables=variables)
+    # what it includes or imports lies beside it
+    templar = action._templar.copy_with_new_env(searchpath=[template.directory], available_variables=variables)
     try:
         if trust_as_template is None:
             text = templar.do_template(template.text, preserve_trailing_newlines=True, escape_backslashes=False)
@@ -107,4 +111,4 @@ def _rendered(action: ActionBase, template: _Template, variables: Mapping[str, A
             f"templates: {template.src} cannot be rendered ({type(error).__name__}); what exactly is wrong is not "
             "shown, because it could hold a secret. Try it with ansible.builtin.template and made-up credentials.",
         ) from None
-    return str(text).encode()
+    return b"" if text is None else str(text).encode()
