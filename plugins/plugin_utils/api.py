@@ -30,15 +30,12 @@ try:
     from urllib3.exceptions import DecodeError, HTTPError, LocationValueError, ReadTimeoutError
 except ImportError as error:
     REQUESTS_MISSING: ImportError | None = error
-    CA_BUNDLE = ""
+    CA_BUNDLE = LIBRARY_CA_BUNDLE = ""
 else:
     REQUESTS_MISSING = None
+    LIBRARY_CA_BUNDLE = requests.utils.DEFAULT_CA_BUNDLE_PATH
     # the variables that requests itself honors
-    CA_BUNDLE = (
-        os.environ.get("REQUESTS_CA_BUNDLE")
-        or os.environ.get("CURL_CA_BUNDLE")
-        or requests.utils.DEFAULT_CA_BUNDLE_PATH
-    )
+    CA_BUNDLE = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or LIBRARY_CA_BUNDLE
 
 from .errors import ProvisioningError
 

@@ -21,7 +21,8 @@ def read(path: str | None) -> str:
 
     :raises ProvisioningError: ``bad_option``.
     """
-    source = path or api.CA_BUNDLE
+    # whom to trust as the API, behind a proxy that opens TLS for example, says nothing about the broker
+    source = path or api.LIBRARY_CA_BUNDLE
     try:
         text = Path(source).read_text(encoding="utf-8")
     except (OSError, ValueError):
