@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from . import api, credentials, escrow, gateway, history, policy
 from .errors import ProvisioningError
@@ -53,9 +54,8 @@ def with_obsolete(past: history.History, order: Order, kept: Kept) -> tuple[hist
     """
     taken = []
     for entry in kept.obsolete:
-        try:
-            fields = credentials.extract(credentials.decode(entry.response), order.service, order.field_map)
-        except ProvisioningError:
+        fields = _fields(order, entry)
+        if fields is None:
             if order.repeatable:
                 taken.append(entry)
             continue
@@ -172,12 +172,16 @@ def _ask(order: Order, world: World) -> bytes:
     )
 
 
-def _client_id(order: Order, entry: escrow.Entry) -> object:
-    """The client ID in an answer, as far as it can be understood."""
+def _fields(order: Order, entry: escrow.Entry) -> dict[str, Any] | None:
+    """The fields of an answer, unchecked, or ``None`` if it cannot be understood at all."""
     try:
-        return credentials.extract(credentials.decode(entry.response), order.service, order.field_map).get("client_id")
+        return credentials.extract(credentials.decode(entry.response), order.service, order.field_map)
     except ProvisioningError:
         return None
+
+
+def _client_id(order: Order, entry: escrow.Entry) -> object:
+    return (_fields(order, entry) or {}).get("client_id")
 
 
 def advice(entry: escrow.Entry) -> str:

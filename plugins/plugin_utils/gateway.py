@@ -49,7 +49,7 @@ LARGEST_TAR_ID = 0o7777777
 LEAST_FREE_KIB = 256  # a bundle is about 20 KiB
 
 _GENERATION = re.compile(r"[0-9]{6}")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"[a-zA-Z-][rwxsStT-]{9}[+.@]?")
 _IDENTITY = re.compile(r"uid=(\d+)(?:\(([^)]*)\))? gid=\d+")
@@ -643,7 +643,7 @@ def _digests(lines: Sequence[str]) -> list[tuple[str, str]]:
     return [
         (pair[1], pair[0])
         for pair in pairs
-        if len(pair) == 2 and _DIGEST.fullmatch(pair[0]) and _FILE_NAME.fullmatch(pair[1])
+        if len(pair) == 2 and _DIGEST.fullmatch(pair[0]) and FILE_NAME.fullmatch(pair[1])
     ]
 
 

@@ -78,7 +78,11 @@ def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outco
 
 def look(target: Target, world: World, *, thorough: bool = False) -> gateway.Held:
     """What the gateway holds; its record is one that can be read, and tells the history."""
-    held = gateway.probe(world.execute, target.layout.path, target.owner, target.group, thorough=thorough)
+    return understood(gateway.probe(world.execute, target.layout.path, target.owner, target.group, thorough=thorough))
+
+
+def understood(held: gateway.Held) -> gateway.Held:
+    """What a gateway claims, with a record that can be read, or none, and that tells the history."""
     record = policy.readable(held.record)
     return replace(held, record=history.told(record, history.readable(held.history, record)))
 
@@ -169,7 +173,7 @@ def state_of(held: gateway.Held, target: Target) -> policy.State:
     if record is None:
         return policy.State(None, held.current is not None, (), False, False)
     digests = record["files"]
-    modes = bundle.file_modes(record, target.layout.secret_mode, target.layout.public_mode)
+    modes = _modes_of(record, target)
     return policy.State(
         record=record,
         present=held.current is not None,
@@ -307,8 +311,11 @@ def _repair(
 
 def files_of(record: Mapping[str, Any], target: Target) -> dict[str, gateway.File]:
     """The modes that the files of an installed bundle must have; without their content."""
-    modes = bundle.file_modes(record, target.layout.secret_mode, target.layout.public_mode)
-    return {name: gateway.File(b"", mode) for name, mode in modes.items()}
+    return {name: gateway.File(b"", mode) for name, mode in _modes_of(record, target).items()}
+
+
+def _modes_of(record: Mapping[str, Any], target: Target) -> dict[str, int]:
+    return bundle.file_modes(record, target.layout.secret_mode, target.layout.public_mode)
 
 
 def _put(
@@ -338,7 +345,7 @@ def outcome_of(
     generation: str | None,
 ) -> Outcome:
     """What a run did, with the files as they must be on the gateway."""
-    modes = bundle.file_modes(thing, target.layout.secret_mode, target.layout.public_mode) if thing else {}
+    modes = _modes_of(thing, target) if thing else {}
     files = tuple(
         {
             "path": f"{target.layout.path}/current/{name}",

@@ -8,14 +8,13 @@ Private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from . import gateway, history, policy
 from .errors import ProvisioningError
 from .order import Outcome, Target, World
-from .provision import change_of, files_of, outcome_of
+from .provision import change_of, files_of, outcome_of, past_of, understood
 
 
 def ensure_rolled_back(
@@ -28,9 +27,9 @@ def ensure_rolled_back(
     :param force: also to credentials that have expired, or whose Thing is reported as deactivated.
     :raises ProvisioningError: ``no_generation``, and as ``gateway.roll_back``.
     """
-    (held,) = gateway.survey(world.execute, [target.layout.path], target.owner, target.group)
-    past = history.readable(held.history, policy.readable(held.record))
-    held = replace(held, record=history.told(policy.readable(held.record), past))
+    (surveyed,) = gateway.survey(world.execute, [target.layout.path], target.owner, target.group)
+    held = understood(surveyed)
+    past = past_of(held)
     chosen = _chosen(held, generation)
     if chosen == held.current:
         return outcome_of("none", "none", target, held, held.record, held.current)

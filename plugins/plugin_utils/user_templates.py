@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +26,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 
 from .bundle import Templates
 from .errors import ProvisioningError
+from .gateway import FILE_NAME
 from .modes import mode
 
 TEMPLATE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -34,7 +34,6 @@ TEMPLATE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "dest": {"type": "str"},
     "mode": {"type": "raw", "default": "0640"},
 }
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _read(action: ActionBase, entry: Mapping[str, Any]) -> _Template:
             "bad_option", f"templates: {src} cannot be read as text; it is looked for as by ansible.builtin.template."
         ) from None
     dest = entry["dest"] or PurePosixPath(src).name.removesuffix(".j2")
-    if not _FILE_NAME.fullmatch(dest):
+    if not FILE_NAME.fullmatch(dest):
         raise ProvisioningError(
             "bad_option", f"templates: {dest!r} is no file name; dest takes letters, digits, dots, dashes, underscores."
         )

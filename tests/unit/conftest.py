@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from unit.rig import Rig, install_by_hand
-from unit.support import Pair, make_pair
+from unit.support import DAY, NOW, Pair, cloudlocate, make_pair
 
 
 @pytest.fixture(scope="session")
@@ -46,4 +46,15 @@ def rig(tmp_path: Path) -> Rig:
 def installed(rig: Rig, ec_pair: Pair) -> Rig:
     """A gateway that is in order, with a pair and dynamic keys."""
     install_by_hand(rig, ec_pair)
+    return rig
+
+
+@pytest.fixture
+def thrice(rig: Rig) -> Rig:
+    """A gateway with three generations, each of another Thing, the last of them in use."""
+    rig.service = "cloudlocate"
+    for number in (1, 2, 3):
+        rig.now = NOW + number * DAY
+        rig.present(cloudlocate(clientId=f"device:{number}"), force=number > 1)
+    rig.now = NOW + 10 * DAY
     return rig

@@ -10,18 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from unit.rig import Rig
-from unit.support import DAY, NOW, cloudlocate, rtcm, tree
-
-
-@pytest.fixture
-def renewed(rig: Rig) -> Rig:
-    """A gateway that uses the third of three Things."""
-    rig.service = "cloudlocate"
-    for number in (1, 2, 3):
-        rig.now = NOW + number * DAY
-        rig.present(cloudlocate(clientId=f"device:{number}"), force=number > 1)
-    rig.now = NOW + 10 * DAY
-    return rig
+from unit.support import cloudlocate, rtcm, tree
 
 
 def named(*numbers: int) -> list[dict[str, str]]:
@@ -38,34 +27,34 @@ def named(*numbers: int) -> list[dict[str, str]]:
         (named(1, 3), ["device:2"]),
     ],
 )
-def test_what_is_marked_leaves_the_list(renewed: Rig, things: list[dict[str, str]], left: list[str]) -> None:
-    generation = tree(renewed.current.resolve())
-    outcome = renewed.retire(*things)
-    assert renewed.commands == ["sh -s"] * 2, "one to look, one to write"
+def test_what_is_marked_leaves_the_list(thrice: Rig, things: list[dict[str, str]], left: list[str]) -> None:
+    generation = tree(thrice.current.resolve())
+    outcome = thrice.retire(*things)
+    assert thrice.commands == ["sh -s"] * 2, "one to look, one to write"
     assert (outcome.action, outcome.reason, outcome.changed) == ("retired", "retired", True)
     assert (outcome.generation, outcome.before is not None) == ("000003", True)
     assert outcome.thing is not None
-    assert [entry["client_id"] for entry in outcome.thing["retired"]] == left == renewed.retired_ids
-    assert tree(renewed.current.resolve()) == generation
-    renewed.assert_in_order()
-    assert renewed.present().action == "none"
-    assert renewed.retired_ids == left
+    assert [entry["client_id"] for entry in outcome.thing["retired"]] == left == thrice.retired_ids
+    assert tree(thrice.current.resolve()) == generation
+    thrice.assert_in_order()
+    assert thrice.present().action == "none"
+    assert thrice.retired_ids == left
 
 
 @pytest.mark.parametrize("things", [named(1), named(1, 2)])
-def test_marking_again_is_nothing(renewed: Rig, things: list[dict[str, str]]) -> None:
-    renewed.retire(*things)
-    before, retired = tree(renewed.root), renewed.retired
-    outcome = renewed.retire(*things)
+def test_marking_again_is_nothing(thrice: Rig, things: list[dict[str, str]]) -> None:
+    thrice.retire(*things)
+    before, retired = tree(thrice.root), thrice.retired
+    outcome = thrice.retire(*things)
     assert (outcome.action, outcome.reason, outcome.changed, outcome.generation) == ("none", "none", False, "000003")
     assert outcome.thing is not None
     assert outcome.thing["retired"] == retired
-    assert tree(renewed.root) == before
+    assert tree(thrice.root) == before
 
 
-def test_a_whole_entry_of_the_list_can_be_given_back(renewed: Rig) -> None:
-    assert renewed.retire(*renewed.retired).action == "retired"
-    assert renewed.retired == []
+def test_a_whole_entry_of_the_list_can_be_given_back(thrice: Rig) -> None:
+    assert thrice.retire(*thrice.retired).action == "retired"
+    assert thrice.retired == []
 
 
 @pytest.mark.parametrize(
@@ -81,18 +70,18 @@ def test_a_whole_entry_of_the_list_can_be_given_back(renewed: Rig) -> None:
         [{"hardware_id": "hw-1"}],
     ],
 )
-def test_the_thing_in_use_and_unknown_ones_are_never_marked(renewed: Rig, things: list[dict[str, Any]]) -> None:
-    before = tree(renewed.root)
-    assert renewed.retire(*things).action == "none"
-    assert tree(renewed.root) == before
+def test_the_thing_in_use_and_unknown_ones_are_never_marked(thrice: Rig, things: list[dict[str, Any]]) -> None:
+    before = tree(thrice.root)
+    assert thrice.retire(*things).action == "none"
+    assert tree(thrice.root) == before
 
 
-def test_the_thing_in_use_is_not_marked_although_the_history_knows_it(renewed: Rig) -> None:
+def test_the_thing_in_use_is_not_marked_although_the_history_knows_it(thrice: Rig) -> None:
     """A roll back has put it in use again."""
-    renewed.roll_back()
-    assert renewed.retire(*named(2)).action == "none"
-    assert renewed.retire(*named(2, 3)).action == "retired"
-    assert [(entry["client_id"], bool(entry["done_at"])) for entry in renewed.history["things"]] == [
+    thrice.roll_back()
+    assert thrice.retire(*named(2)).action == "none"
+    assert thrice.retire(*named(2, 3)).action == "retired"
+    assert [(entry["client_id"], bool(entry["done_at"])) for entry in thrice.history["things"]] == [
         ("device:1", False),
         ("device:2", False),
         ("device:3", True),
@@ -109,14 +98,14 @@ def test_a_thing_without_a_client_id_is_known_by_what_it_was_asked_with(rig: Rig
     assert rig.retired == []
 
 
-def test_the_list_outlives_what_was_installed(renewed: Rig) -> None:
-    renewed.absent()
-    assert renewed.retired_ids == ["device:1", "device:2", "device:3"]
-    outcome = renewed.retire(*named(1, 3))
+def test_the_list_outlives_what_was_installed(thrice: Rig) -> None:
+    thrice.absent()
+    assert thrice.retired_ids == ["device:1", "device:2", "device:3"]
+    outcome = thrice.retire(*named(1, 3))
     assert (outcome.action, outcome.thing, outcome.generation, outcome.files) == ("retired", None, None, ())
-    assert renewed.retired_ids == ["device:2"]
-    assert renewed.retire(*named(1, 3)).action == "none"
-    assert [entry.name for entry in renewed.path.iterdir()] == ["history.json"]
+    assert thrice.retired_ids == ["device:2"]
+    assert thrice.retire(*named(1, 3)).action == "none"
+    assert [entry.name for entry in thrice.path.iterdir()] == ["history.json"]
 
 
 def test_a_gateway_that_holds_nothing(rig: Rig) -> None:
@@ -125,32 +114,32 @@ def test_a_gateway_that_holds_nothing(rig: Rig) -> None:
     assert not rig.path.exists()
 
 
-def test_check_mode_changes_nothing(renewed: Rig) -> None:
-    before = tree(renewed.root)
-    predicted = renewed.retire(*named(1), check_mode=True)
-    assert tree(renewed.root) == before
-    assert renewed.commands == ["sh -s"]
-    assert predicted == renewed.retire(*named(1))
+def test_check_mode_changes_nothing(thrice: Rig) -> None:
+    before = tree(thrice.root)
+    predicted = thrice.retire(*named(1), check_mode=True)
+    assert tree(thrice.root) == before
+    assert thrice.commands == ["sh -s"]
+    assert predicted == thrice.retire(*named(1))
 
 
-def test_a_list_that_only_the_record_has_is_written_down(renewed: Rig) -> None:
-    (renewed.path / "history.json").unlink()
-    renewed.retire(*named(1))
-    assert renewed.retired_ids == ["device:2"]
-    assert renewed.record["retired"] != renewed.retired, "a generation never changes"
+def test_a_list_that_only_the_record_has_is_written_down(thrice: Rig) -> None:
+    (thrice.path / "history.json").unlink()
+    thrice.retire(*named(1))
+    assert thrice.retired_ids == ["device:2"]
+    assert thrice.record["retired"] != thrice.retired, "a generation never changes"
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"[]", b"null", b"[" * 10_000, b'{"things": 5}', b'{"things": [5, null, []]}', b"\xff\xfe", b"a\nb\n"],
 )
-def test_a_hostile_history_is_no_crash(renewed: Rig, content: bytes) -> None:
-    (renewed.path / "history.json").write_bytes(content)
-    renewed.retire(*named(1))
-    assert renewed.present().action == "none"
-    assert renewed.present(cloudlocate(clientId="device:4"), force=True).action == "renewed"
-    assert renewed.retired_ids[-1] == "device:3"
-    renewed.assert_in_order()
+def test_a_hostile_history_is_no_crash(thrice: Rig, content: bytes) -> None:
+    (thrice.path / "history.json").write_bytes(content)
+    thrice.retire(*named(1))
+    assert thrice.present().action == "none"
+    assert thrice.present(cloudlocate(clientId="device:4"), force=True).action == "renewed"
+    assert thrice.retired_ids[-1] == "device:3"
+    thrice.assert_in_order()
 
 
 def in_the_way(rig: Rig) -> None:
@@ -165,13 +154,13 @@ def follow_me(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("prepare", "code"), [(in_the_way, "permission"), (follow_me, "none")])
-def test_a_history_that_cannot_be_written(renewed: Rig, prepare: Callable[[Rig], object], code: str) -> None:
-    prepare(renewed)
-    before = tree(renewed.root)
+def test_a_history_that_cannot_be_written(thrice: Rig, prepare: Callable[[Rig], object], code: str) -> None:
+    prepare(thrice)
+    before = tree(thrice.root)
     try:
-        assert renewed.retire(*named(1)).action == code
+        assert thrice.retire(*named(1)).action == code
     except ProvisioningError as error:
         assert error.code == code  # noqa: PT017  # where the list is still known, the writing fails
-    assert {name: entry[4] for name, entry in tree(renewed.root).items()} == {
+    assert {name: entry[4] for name, entry in tree(thrice.root).items()} == {
         name: entry[4] for name, entry in before.items()
     }

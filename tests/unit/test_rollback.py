@@ -16,17 +16,6 @@ from unit.rig import Rig, corrupt, newer_keys
 from unit.support import DAY, NOW, Pair, assert_no_secret, cloudlocate, make_pair, spartn, tree
 
 
-@pytest.fixture
-def thrice(rig: Rig) -> Rig:
-    """A gateway with three generations, each of another Thing, the last of them in use."""
-    rig.service = "cloudlocate"
-    for number in (1, 2, 3):
-        rig.now = NOW + number * DAY
-        rig.present(cloudlocate(clientId=f"device:{number}"), force=number > 1)
-    rig.now = NOW + 10 * DAY
-    return rig
-
-
 def refused(rig: Rig, generation: str | None = None, **options: Any) -> str:
     """The message of a roll back that is not possible, and that changes nothing."""
     before = tree(rig.root)
