@@ -16,10 +16,17 @@ help: ## List the targets
 
 setup: .venv/complete $(COLLECTIONS)/ztp ## Make the virtual environment with everything the other targets need
 
-.venv/complete: tests/requirements.txt requirements.txt
+.venv/complete: tests/requirements/tests.txt requirements.txt
 	@echo "Making .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv || { echo "Install the venv module of Python (python3-venv on Debian)."; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements/tests.txt
+	@touch $@
+
+# A tool that wants other versions than the tests has an environment of its own: tests/requirements/<name>.txt.
+.cache/venv/%/complete: tests/requirements/%.txt requirements.txt
+	@echo "Making .cache/venv/$* (once)"
+	@$(PYTHON) -m venv --clear .cache/venv/$* || { echo "Install the venv module of Python (python3-venv on Debian)."; exit 1; }
+	@.cache/venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # Ansible finds a collection by its directory: the checkout itself, under the name it wants.
