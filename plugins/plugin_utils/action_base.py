@@ -23,9 +23,15 @@ from ansible.parsing.vault import is_encrypted
 from ansible.plugins.action import ActionBase
 
 from . import api, escrow, policy
-from .credentials import JMESPATH_MISSING
+from .credentials import CRYPTOGRAPHY_MISSING, JMESPATH_MISSING
 from .errors import GatewayUnreachable, ProvisioningError
 from .order import Outcome, Target, World
+
+_LIBRARIES = (
+    ("cryptography", CRYPTOGRAPHY_MISSING),
+    ("jmespath", JMESPATH_MISSING),
+    ("requests", api.REQUESTS_MISSING),
+)
 
 
 class ZtpActionBase(ActionBase):
@@ -45,7 +51,7 @@ class ZtpActionBase(ActionBase):
     def run(self, tmp: None = None, task_vars: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Called by Ansible. Raises ``AnsibleConnectionFailure`` if the gateway cannot be reached."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        for library, problem in (("requests", api.REQUESTS_MISSING), ("jmespath", JMESPATH_MISSING)):
+        for library, problem in _LIBRARIES:
             if problem is not None:
                 return {**result, "failed": True, "msg": missing_required_lib(library)}
         try:

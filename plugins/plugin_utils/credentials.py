@@ -16,10 +16,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+except ImportError as error:
+    CRYPTOGRAPHY_MISSING: ImportError | None = error
+else:
+    CRYPTOGRAPHY_MISSING = None
 
 try:
     import jmespath
@@ -299,7 +304,13 @@ def _port(name: str, fields: Mapping[str, Any]) -> int | None:
 
 
 def _port_number(name: str, value: Any) -> int:
-    text = value.strip() if isinstance(value, str) else str(value) if type(value) is int else ""
+    text = (
+        value.strip()
+        if isinstance(value, str)
+        else str(value)
+        if isinstance(value, int) and not isinstance(value, bool)
+        else ""
+    )
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise _bad(name, "is not a port number")
     return int(text)

@@ -25,7 +25,7 @@ def mode(name: str, value: Any) -> int:
     :raises ProvisioningError: ``bad_option``, also for a mode that lets others write, or read secrets.
     """
     try:
-        number = value if type(value) is int else int(str(value), 8)
+        number = value if isinstance(value, int) and not isinstance(value, bool) else int(str(value), 8)
     except ValueError:
         number = -1
     if not 0 <= number <= 0o777 or number & 0o002:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 """A fleet of real gateways on loopback: each has its own root, namespaces, SSH server and host key.
@@ -433,7 +432,7 @@ def _await_server(log: Path, ready: str, pid: int, deadline: float) -> None:
 
 def _identity(stat: str) -> list[str]:
     """What no other process has in common with this one: pid and name, and start time."""
-    before, _, after = stat.rpartition(")")
+    before, _separator, after = stat.rpartition(")")
     return [before, after.split()[19]]
 
 

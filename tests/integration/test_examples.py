@@ -33,12 +33,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.thingstream.ztp.tests.unit.support import serving
 from gateways.fleet import BASE, Fleet, Unavailable, build, fleet
 from integration.ansible_run import PROJECT, PROVISION, Run, plain, run_playbook
 from integration.broker import PROGRAMS, running_broker
 from requests.certs import where
 from simulator.client import RunningSimulator
-from unit.support import serving
 
 EXAMPLES = PROJECT / "examples"
 TESTED = ["busybox-router", "debian-gpsd", "debian-mosquitto-bridge", "production-line"]

@@ -26,8 +26,8 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target, World
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.tests.unit.support import run_locally
 from simulator.client import RunningSimulator
-from unit.support import run_locally
 
 CA = "the CA of the broker\n"
 DAY = timedelta(days=1)

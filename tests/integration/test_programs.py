@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout, _env
+from ansible_collections.thingstream.ztp.tests.unit.support import parse, rtcm
 from integration.ansible_run import Run, run_playbook, write_inventory
 from integration.broker import Broker, running_broker, simulate
 from integration.programs import (
@@ -45,7 +46,6 @@ from integration.programs import (
     supervised,
 )
 from simulator.client import RunningSimulator
-from unit.support import parse, rtcm
 
 HOSTILE = "a/b@c:d'e\"f g%41#&$\\`[h]?"
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.thingstream.ztp.tests.unit.support import tree
 from integration.ansible_run import Run, run_playbook, write_inventory
 from integration.programs import literal
 from simulator.client import RunningSimulator
-from unit.support import tree
 
 LEAK = """
 def leak(text):

@@ -22,11 +22,11 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import verificatio
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.credentials import Credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.verification import Proof, Trial, prove
+from ansible_collections.thingstream.ztp.tests.unit.support import assert_no_secret, make_pair, parse
 from cryptography.hazmat.primitives.asymmetric import ec
 from integration.broker import PLAIN, PROGRAMS, Broker, running_broker, simulate
 from simulator import pki
 from simulator.client import RunningSimulator
-from unit.support import assert_no_secret, make_pair, parse
 
 MUTUAL = "require_certificate true\nuse_identity_as_username true\n"
 

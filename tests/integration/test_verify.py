@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.tests.unit.support import serving
 from integration.ansible_run import Run, run_playbook, write_inventory
 from integration.broker import running_broker, simulate
 from simulator.client import RunningSimulator
-from unit.support import serving
 
 
 @dataclass

@@ -86,7 +86,7 @@ def _profile(options: argparse.Namespace) -> None:
     document = json.loads(options.file.read_text()) if options.file else {}
     document |= {key: value for key in ("name", "service") if (value := getattr(options, key))}
     for assignment in options.set:
-        path, _, value = assignment.partition("=")
+        path, _separator, value = assignment.partition("=")
         *parents, last = path.split(".")
         holder = document
         for parent in parents:

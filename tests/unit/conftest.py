@@ -7,9 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, install_by_hand
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, Pair, cloudlocate, make_pair
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from unit.rig import Rig, install_by_hand
-from unit.support import DAY, NOW, Pair, cloudlocate, make_pair
 
 
 @pytest.fixture(scope="session")

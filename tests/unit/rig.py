@@ -27,7 +27,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Gate
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target, World
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,
     KEY_NEXT,

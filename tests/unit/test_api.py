@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from cryptography.hazmat.primitives.asymmetric import ec
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     MQTT_PASSWORD,
     NOW,
@@ -34,6 +33,8 @@ from unit.support import (
     make_pair,
     serving,
 )
+from cryptography.hazmat.primitives.asymmetric import ec
+from requests.exceptions import InvalidSchema
 
 ENDPOINT = api.Endpoint("https://api.example.com/ztp")
 BODY = {"token": TOKEN, "givenName": "gw1"}
@@ -793,11 +794,20 @@ def test_a_proxy_that_is_not_there(pki: Pki) -> None:
 
 @pytest.mark.parametrize(
     "proxy",
-    ["http://", "http://:3128", "http://[::1", "http://host:port", "socks5://127.0.0.1:1", "nonsense://x:1", "::"],
+    ["http://", "http://:3128", "http://[::1", "http://host:port", "nonsense://x:1", "::"],
 )
 def test_a_proxy_that_cannot_be_used(pki: Pki, proxy: str) -> None:
     """Nothing was sent, and another try would not change it."""
     kind, error = post_fails(endpoint(1, pki, proxy=proxy))
+    assert (kind, error.code, "proxy" in error.message) == ("error", "bad_option", True)
+
+
+def test_a_socks_proxy_without_the_library_for_it(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_arguments: Any, **_options: Any) -> None:
+        raise InvalidSchema("Missing dependencies for SOCKS support.")  # what requests does without PySocks
+
+    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", missing)
+    kind, error = post_fails(endpoint(1, pki, proxy="socks5://127.0.0.1:1"))
     assert (kind, error.code, "proxy" in error.message) == ("error", "bad_option", True)
 
 

@@ -9,6 +9,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,9 +18,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, pol
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,
     KEY_NEXT,
@@ -35,9 +34,11 @@ from unit.support import (
     rtcm,
     spartn,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 LAYOUT = Layout("/etc/thingstream/x", secret_mode=0o640, public_mode=0o644, broker_ca="the CA\n")
-IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
+IDENTITY = MappingProxyType({"hardware_id": "hw-1", "given_name": "gw1", "retired": []})
 
 
 def render(

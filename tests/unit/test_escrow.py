@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from unit.support import DAY, MQTT_PASSWORD, NOW, assert_no_secret, cloudlocate, encoded
+from ansible_collections.thingstream.ztp.tests.unit.support import (
+    DAY,
+    MQTT_PASSWORD,
+    NOW,
+    assert_no_secret,
+    cloudlocate,
+    encoded,
+)
 
 RESPONSE = encoded(cloudlocate())
 ENTRY = escrow.Entry("cloudlocate", "hw-1", "gw1", "absent", NOW, RESPONSE)

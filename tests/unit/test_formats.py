@@ -21,9 +21,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import (
     check_formats,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,
     KEY_NEXT,
@@ -39,6 +37,8 @@ from unit.support import (
     rtcm,
     spartn,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 CURRENT = "/etc/thingstream/x/current"
 THING = "11111111-2222-4333-8444-555555555555"

@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES, ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Change, Consumers, File, Held
-from unit.support import MQTT_PASSWORD, NOW, assert_no_secret
+from ansible_collections.thingstream.ztp.tests.unit.support import MQTT_PASSWORD, NOW, assert_no_secret
 
 PATH = "/etc/thingstream/pointperfect"
 RECORD = {"service": "pointperfect", "files": {"client.key": "d" * 64}}

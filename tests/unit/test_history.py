@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import history, policy
-from unit.support import DAY, NOW
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
 
 AT = "2026-11-22T12:00:00Z"
 EMPTY: history.History = {"things": []}
@@ -190,8 +190,7 @@ def test_what_is_readable_is_encoded_as_one_line_of_ascii() -> None:
     ],
 )
 def test_same_thing(one: Mapping[str, Any], other: Mapping[str, Any], same: bool) -> None:
-    assert history.same_thing(one, other) is same
-    assert history.same_thing(other, one) is same
+    assert [history.same_thing(*pair) for pair in ((one, other), (other, one))] == [same, same]
 
 
 # ---- the list ----

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Held
-from unit.support import DAY, NOW, encoded, parse, rtcm
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, encoded, parse, rtcm
 
 LAYOUT = Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
 IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}

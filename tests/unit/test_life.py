@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow, gateway, policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
-from unit.rig import Rig, corrupt, flip, newer_keys, unreachable
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, flip, newer_keys, unreachable
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     NOW,
     Pair,

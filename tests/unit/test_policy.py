@@ -10,26 +10,29 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from unit.support import DAY, NOW
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
 
-RECORD: Mapping[str, Any] = {
-    "record_version": policy.RECORD_VERSION,
-    "service": "pointperfect",
-    "delivery": ["mqtt", "lband"],
-    "hardware_id": "hw-1",
-    "issued_at": policy.timestamp(NOW - 100 * DAY),
-    "not_before": policy.timestamp(NOW - 100 * DAY),
-    "not_after": policy.timestamp(NOW + 100 * DAY),
-    "keys_expire_at": policy.timestamp(NOW + 40 * DAY),
-    "identity_sha256": "1" * 64,
-    "formats": None,
-    "files": {"credentials.json": "a" * 64, "ca.crt": "c" * 64, "client.key": "d" * 64},
-}
+RECORD = MappingProxyType(
+    {
+        "record_version": policy.RECORD_VERSION,
+        "service": "pointperfect",
+        "delivery": ["mqtt", "lband"],
+        "hardware_id": "hw-1",
+        "issued_at": policy.timestamp(NOW - 100 * DAY),
+        "not_before": policy.timestamp(NOW - 100 * DAY),
+        "not_after": policy.timestamp(NOW + 100 * DAY),
+        "keys_expire_at": policy.timestamp(NOW + 40 * DAY),
+        "identity_sha256": "1" * 64,
+        "formats": None,
+        "files": {"credentials.json": "a" * 64, "ca.crt": "c" * 64, "client.key": "d" * 64},
+    }
+)
 WANTED: Mapping[str, Any] = {"service": "pointperfect", "hardware_id": "hw-1", "broker_ca_sha256": "c" * 64}
 STATE: Mapping[str, Any] = {"present": True, "damaged": (), "response_intact": True, "attributes_differ": False}
 

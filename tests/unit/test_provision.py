@@ -14,8 +14,8 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, gateway, policy, provision
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
-from unit.rig import CA, Reply, Rig, corrupt, flip, newer_keys, unreachable
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.rig import CA, Reply, Rig, corrupt, flip, newer_keys, unreachable
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     NOW,
     TOKEN,

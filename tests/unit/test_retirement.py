@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from unit.rig import Rig
-from unit.support import cloudlocate, rtcm, tree
+from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
+from ansible_collections.thingstream.ztp.tests.unit.support import cloudlocate, rtcm, tree
 
 
 def named(*numbers: int) -> list[dict[str, str]]:

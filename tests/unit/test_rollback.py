@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from unit.rig import Rig, corrupt, newer_keys
-from unit.support import DAY, NOW, Pair, assert_no_secret, cloudlocate, make_pair, spartn, tree
+from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, newer_keys
+from ansible_collections.thingstream.ztp.tests.unit.support import (
+    DAY,
+    NOW,
+    Pair,
+    assert_no_secret,
+    cloudlocate,
+    make_pair,
+    spartn,
+    tree,
+)
 
 
 def refused(rig: Rig, generation: str | None = None, **options: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import credentials, formats, sources
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     MQTT_PASSWORD,
     NOW,
     NTRIP_PASSWORD,

@@ -23,8 +23,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import verificatio
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.credentials import Credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.verification import Proof, Trial, gga, prove
-from cryptography.hazmat.primitives.asymmetric import ec
-from unit.support import (
+from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     MQTT_PASSWORD,
     NOW,
@@ -40,6 +39,7 @@ from unit.support import (
     serving,
     spartn,
 )
+from cryptography.hazmat.primitives.asymmetric import ec
 
 HERE = (46.948, 7.4474)
 DATA = b"\xd3\x00\x13\x3e"

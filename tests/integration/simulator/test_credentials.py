@@ -218,7 +218,7 @@ def test_cloudlocate_response(simulator: RunningSimulator) -> None:
 
 def test_cloudlocate_creates_a_thing_for_each_call(simulator: RunningSimulator) -> None:
     token = simulator.put_profile("each", **CLOUD)
-    first, second = (simulator.post(token, hardwareId="each", **CLOUD).json() for _ in range(2))
+    first, second = (simulator.post(token, hardwareId="each", **CLOUD).json() for _round in range(2))
     assert all(first[field] != second[field] for field in ("clientId", "username", "password"))
     assert len(simulator.things(hardware_id="each")) == 2
     simulator.put_profile("each", simulator={"new_thing_on_repeat": False}, **CLOUD)
@@ -290,7 +290,7 @@ def test_pending_calls_lack_credentials(
     switches = {"pending_calls": 2, "new_thing_on_repeat": False}
     token = simulator.put_profile("pending", simulator=switches, **settings)
     responses = [
-        simulator.post(token, settings["service"], hardwareId=f"pending-{settings['service']}") for _ in range(4)
+        simulator.post(token, settings["service"], hardwareId=f"pending-{settings['service']}") for _round in range(4)
     ]
     assert [response.status_code for response in responses] == [200] * 4
     first, second, third, fourth = (response.json() for response in responses)
@@ -309,7 +309,7 @@ def test_pending_and_an_error_on_repeat_is_the_platforms_trap(simulator: Running
 
 def test_thing_that_is_not_activated_has_no_credentials(simulator: RunningSimulator) -> None:
     token = simulator.put_profile("manual", auto_activate=False, **LIVE)
-    for _ in range(3):
+    for _round in range(3):
         assert "userName" not in simulator.post(token, hardwareId="manual", **LIVE).text
     (thing,) = simulator.things(hardware_id="manual")
     assert thing["status"] == "allocated"

@@ -56,7 +56,7 @@ def raw(simulator: RunningSimulator, token: str, hardware_id: str) -> tuple[byte
 
 def test_fixed_status_with_headers_and_body(simulator: RunningSimulator, token: str) -> None:
     simulator.add_fault("status", status=429, headers={"Retry-After": "7"}, body="slow down", count=2)
-    for _ in range(2):
+    for _round in range(2):
         response = simulator.post(token, hardwareId="status", **LIVE)
         assert (response.status_code, response.text) == (429, "slow down")
         assert response.headers["Retry-After"] == "7"
@@ -117,7 +117,7 @@ def test_truncated_body(simulator: RunningSimulator, token: str) -> None:
     whole = simulator.post(token, hardwareId="truncated", **LIVE).content
     simulator.add_fault("truncated", count=2)
     received, end = raw(simulator, token, "truncated")
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, _separator, body = received.partition(b"\r\n\r\n")
     assert end == "orderly"
     assert f"content-length: {len(whole)}".encode() in head.lower()
     assert body == whole[: len(whole) // 2]

@@ -83,7 +83,7 @@ def test_simultaneous_calls_create_one_thing(simulator: RunningSimulator) -> Non
 
 
 def test_transactions_do_not_interleave(tmp_path: Path) -> None:
-    stores = [Store(tmp_path / "state.db") for _ in range(2)]
+    stores = [Store(tmp_path / "state.db") for _round in range(2)]
 
     def increment(store: Store) -> None:
         with store.transaction() as connection:
