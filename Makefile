@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test lint unit shell integration bench format clean
+.PHONY: help setup system-packages demo test ansible-test matrix matrix-full lint unit shell integration bench format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,15 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
+
+ansible-test: system-packages ## Run ansible-test (sanity, units, integration) with the oldest and the newest ansible-core
+	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21
+
+matrix: system-packages ## Run the main job with every supported ansible-core and show a table
+	@$(PYTHON) tests/matrix/matrix.py --check "main job"
+
+matrix-full: system-packages ## Run all of ansible-test with every supported ansible-core (a quarter of an hour)
+	@$(PYTHON) tests/matrix/matrix.py
 
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .

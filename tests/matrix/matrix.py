@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs ansible-test with every supported ansible-core and prints a table.
+
+Everything is made below `.cache/matrix`: an environment and a copy of the collection for each ansible-core, a log for
+each check. Two versions run at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+WORK = PROJECT / ".cache" / "matrix"
+HOME = WORK / "home"  # ansible-test keeps its caches in the home directory
+AT_A_TIME = 2
+
+# ansible-core: the Pythons it is tried with, the first that is installed; together they are all that it supports
+CORES = {
+    "2.16": ("3.10", "3.11"),
+    "2.17": ("3.12", "3.11"),
+    "2.18": ("3.13", "3.11"),
+    "2.19": ("3.11",),
+    "2.20": ("3.12", "3.13"),
+    "2.21": ("3.13", "3.12"),
+}
+CHECKS = {
+    "sanity": ["sanity"],
+    "units": ["units", "--venv"],
+    "main job": ["integration", "--venv", "thingstream_ztp"],
+}
+
+# ansible-test downloads get-pip.py from a server of its own; this stands in for it, with the pip that Python carries.
+GET_PIP = """\
+import runpy, subprocess, sys
+subprocess.run([sys.executable, "-m", "ensurepip"], check=True)  # in a process of its own: it hides pip's settings
+sys.argv = ["pip", "install", *(word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel"))]
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An ansible-core that is installed, with a copy of the collection.
+
+    :param core: the full version.
+    :param python: the version of Python, such as 3.12.
+    """
+
+    core: str
+    python: str
+    directory: Path
+
+
+def main() -> int:
+    """Run what the command line asks for; returns the exit status of the process."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--core", action="append", choices=CORES, help="default: all")
+    parser.add_argument("--check", action="append", choices=CHECKS, help="default: all")
+    options = parser.parse_args()
+    cores, checks = options.core or list(CORES), options.check or list(CHECKS)
+    (WORK / "bin").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        rows = list(pool.map(lambda core: row(core, checks), cores))
+    widths = [max(map(len, column)) for column in zip(["ansible-core", "Python", *checks], *rows, strict=True)]
+    for cells in (["ansible-core", "Python", *checks], *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    bad = sum("failed" in cell or "not installed" in cell for cells in rows for cell in cells)
+    print(f"{len(rows) * len(checks) - bad} passed, {bad} failed")
+    return 1 if bad else 0
+
+
+def row(core: str, checks: Sequence[str]) -> list[str]:
+    """One line of the table: versions, then what came of each check."""
+    python = next((found for found in map(interpreter, CORES[core]) if found), None)
+    if python is None:
+        return [core, "not installed: " + " or ".join(CORES[core]), *("" for _check in checks)]
+    environment = prepare(core, python)
+    return [environment.core, environment.python, *(run(environment, check) for check in checks)]
+
+
+def interpreter(version: str) -> Path | None:
+    """A Python of this version that runs; a version manager may have left names on the path that do not."""
+    name = f"python{version}"
+    managed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/{name}"))
+    for candidate in (shutil.which(name), *managed):
+        if candidate and subprocess.run([candidate, "-c", ""], check=False, capture_output=True).returncode == 0:
+            found = subprocess.run(
+                [candidate, "-c", "import sys; print(sys.executable)"], check=True, capture_output=True, text=True
+            )
+            return Path(found.stdout.strip())
+    return None
+
+
+def prepare(core: str, python: Path) -> Environment:
+    """Installs an ansible-core, once, and copies the collection, every time."""
+    directory = WORK / core
+    venv, complete = directory / "venv", directory / "venv" / "complete"
+    if not complete.exists():
+        quiet([python, "-m", "venv", "--clear", venv])
+        pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        quiet([*pip, f"ansible-core~={core}.0", "--requirement", PROJECT / "requirements.txt"])
+        complete.touch()
+    version = quiet([venv / "bin" / "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
+    link = WORK / "bin" / f"python{version}"
+    if not link.is_symlink():
+        link.symlink_to(python)
+    stand_in_for_get_pip(venv)
+    release = quiet([venv / "bin" / "python", "-c", "import ansible.release; print(ansible.release.__version__)"])
+    copy_collection(directory / "ansible_collections" / "thingstream" / "ztp")
+    return Environment(release.strip(), version, directory)
+
+
+def stand_in_for_get_pip(venv: Path) -> None:
+    """Puts the stand-in where this ansible-test looks before it downloads."""
+    requirements = next(venv.glob("lib/python*/site-packages/ansible_test/_internal/python_requirements.py"))
+    found = re.search(r"pip='([0-9.]+)'", requirements.read_text())
+    if found is None:
+        raise SystemExit(f"{requirements} names no version of pip: this ansible-test is not known.")
+    cache = HOME / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / f"get_pip_{found[1].replace('.', '_')}.py").write_text(GET_PIP)
+
+
+def copy_collection(directory: Path) -> None:
+    """Copies what git knows, and what it would: ansible-test wants a real directory of this name.
+
+    The copy is a repository of its own, because the one around it ignores everything in `.cache`.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    names = quiet(["git", "-C", PROJECT, "ls-files", "--cached", "--others", "--exclude-standard", "-z"]).split("\0")
+    for name in filter(None, names):
+        if (PROJECT / name).is_file():
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, target)
+    quiet(["git", "-C", directory, "init", "--quiet"])
+
+
+def run(environment: Environment, check: str) -> str:
+    """Runs one check and tells what came of it; its output goes to a file, and on failure here."""
+    log = environment.directory / f"{check.replace(' ', '-')}.log"
+    started = time.monotonic()
+    with log.open("w") as output:
+        status = subprocess.run(
+            ["ansible-test", *CHECKS[check], "--python", environment.python, "--color", "no"],
+            cwd=environment.directory / "ansible_collections" / "thingstream" / "ztp",
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))},
+                "HOME": str(HOME),
+                "PATH": f"{environment.directory / 'venv' / 'bin'}:{WORK / 'bin'}:{os.environ['PATH']}",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    seconds = time.monotonic() - started
+    told = f"{'passed' if status == 0 else 'failed'} in {seconds:.0f} s"
+    print(f"ansible-core {environment.core}, {check}: {told}", flush=True)
+    if status:
+        print("\n".join(log.read_text().splitlines()[-60:]), f"\nAll of it: {log}", sep="", flush=True)
+    return told
+
+
+def quiet(command: Sequence[str | Path]) -> str:
+    """Runs a command that must succeed and returns what it prints."""
+    done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
