@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography import x509
@@ -22,7 +22,7 @@ from simulator.store import Store
 
 CA_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Thingstream ZTP simulator CA")])
 # Wide enough for a simulated clock that is decades off.
-CA_LIFETIME = (datetime(1960, 1, 1, tzinfo=UTC), datetime(2400, 1, 1, tzinfo=UTC))
+CA_LIFETIME = (datetime(1960, 1, 1, tzinfo=timezone.utc), datetime(2400, 1, 1, tzinfo=timezone.utc))
 SERVER_DAYS = 3650
 CRL_DAYS = 30
 
@@ -83,7 +83,7 @@ def create_server_certificate(
     alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ZTP simulator server")])
-    today = datetime.now(UTC)
+    today = datetime.now(timezone.utc)
     validity = (today - timedelta(days=1), today + timedelta(days=SERVER_DAYS))
     certificate = (
         _leaf(subject, key.public_key(), authority, ExtendedKeyUsageOID.SERVER_AUTH, *validity)
@@ -101,8 +101,8 @@ def issue(authority: Authority, client_id: str, public_key: bytes, now: float, d
     Subject and validity of the platform's certificates are not public: the common name is assumed, so that a broker
     can authorize by it.
     """
-    end = datetime.fromtimestamp(now, UTC) + timedelta(days=days)
-    start = min(datetime.fromtimestamp(now, UTC) - timedelta(minutes=5), end - timedelta(days=1))
+    end = datetime.fromtimestamp(now, timezone.utc) + timedelta(days=days)
+    start = min(datetime.fromtimestamp(now, timezone.utc) - timedelta(minutes=5), end - timedelta(days=1))
     public = serialization.load_der_public_key(public_key)
     if not isinstance(public, rsa.RSAPublicKey):
         raise TypeError("the key of a Thing is not an RSA key")
@@ -115,7 +115,7 @@ def issue(authority: Authority, client_id: str, public_key: bytes, now: float, d
 
 def revocation_list(authority: Authority, serials: Iterable[int]) -> bytes:
     """Return a PEM revocation list of certificates by serial number, dated by the real clock as brokers are."""
-    today = datetime.now(UTC)
+    today = datetime.now(timezone.utc)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(CA_NAME)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -67,7 +67,7 @@ def test_pair_matches_and_chains_to_the_ca(simulator: RunningSimulator) -> None:
     assert key_of(body).public_key() == certificate.public_key()
     certificate.verify_directly_issued_by(ca)
     assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == body["clientId"]
-    lifetime = certificate.not_valid_after_utc - datetime.now(UTC)
+    lifetime = certificate.not_valid_after_utc - datetime.now(timezone.utc)
     assert abs(lifetime - timedelta(days=10950)) < timedelta(minutes=1)
 
 
@@ -84,7 +84,7 @@ def test_mismatched_pair(simulator: RunningSimulator) -> None:
 def test_validity_of_certificates(simulator: RunningSimulator, days: float) -> None:
     token = simulator.put_profile("days", simulator={"certificate_days": days})
     certificate = certificate_of(simulator.post(token).json())
-    end = datetime.now(UTC) + timedelta(days=days)
+    end = datetime.now(timezone.utc) + timedelta(days=days)
     assert abs(certificate.not_valid_after_utc - end) < timedelta(minutes=1)
     assert certificate.not_valid_before_utc < certificate.not_valid_after_utc
 
@@ -126,7 +126,7 @@ def test_subscriptions_without_descriptions(simulator: RunningSimulator) -> None
 
 def test_dynamic_keys_have_the_platforms_shape(simulator: RunningSimulator) -> None:
     keys = simulator.post(simulator.put_profile("shape"), hardwareId="shape").json()["dynamickeys"]
-    now = datetime.now(UTC).timestamp() * 1000
+    now = datetime.now(timezone.utc).timestamp() * 1000
     assert set(keys) == {"current", "next"}
     assert keys["current"]["duration"] == keys["next"]["duration"] == 2_419_199_999
     assert keys["current"]["start"] <= now < keys["next"]["start"] == keys["current"]["start"] + 2_419_200_000
@@ -147,7 +147,7 @@ def test_repeated_call_returns_the_identity_with_fresh_keys(simulator: RunningSi
     assert second == first
     simulator.set_clock_offset(10 * 365 * DAY)
     later = simulator.post(token, hardwareId="repeat").json()["dynamickeys"]["current"]["start"] / 1000
-    assert 0 <= datetime.now(UTC).timestamp() + 10 * 365 * DAY - later < PERIOD
+    assert 0 <= datetime.now(timezone.utc).timestamp() + 10 * 365 * DAY - later < PERIOD
 
 
 def test_devices_share_the_dynamic_keys_of_a_plan(simulator: RunningSimulator) -> None:
@@ -167,7 +167,7 @@ def test_key_period(simulator: RunningSimulator) -> None:
 def test_certificates_follow_the_simulated_clock(simulator: RunningSimulator) -> None:
     simulator.set_clock_offset(365 * DAY)
     certificate = certificate_of(simulator.post(simulator.put_profile("later")).json())
-    assert certificate.not_valid_before_utc > datetime.now(UTC) + timedelta(days=364)
+    assert certificate.not_valid_before_utc > datetime.now(timezone.utc) + timedelta(days=364)
 
 
 @pytest.mark.parametrize(
