@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test lint unit shell integration bench format clean
+.PHONY: help setup system-packages demo test lint docs unit shell integration bench format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ lint: setup system-packages ## Run every linter
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint
 	@$(BIN)/reuse lint --quiet || $(BIN)/reuse lint
+
+docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the documentation site
+	@PATH="$(CURDIR)/.cache/venv/docs/bin:$$PATH" docs/site/build
+	@.cache/venv/docs/bin/python -m pytest --quiet tests/docs
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
