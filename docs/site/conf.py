@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from docutils import nodes
+from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 
 REPOSITORY = "https://github.com/thingstream/ansible-collection-ztp/blob/main/"
@@ -53,6 +54,7 @@ def keep_anchors(app: Sphinx, document: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.add_lexer("conf", TextLexer)
     app.connect("missing-reference", link_to_ansible)
     app.connect("include-read", link_within_the_site)
     app.connect("doctree-read", keep_anchors)
