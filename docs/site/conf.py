@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -42,19 +43,10 @@ def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.T
 
 def link_within_the_site(app: Sphinx, relative_path: Any, parent: str, content: list[str]) -> None:
     """The README has full URLs, for readers on Galaxy and Automation Hub; here they lead to the pages of this site."""
-    content[0] = content[0].replace(f"]({REPOSITORY}", "](/")
-
-
-def keep_anchors(app: Sphinx, document: nodes.document) -> None:
-    """A heading has the same anchor here as on GitHub: `no_plan`, where docutils alone would make it `no-plan`."""
-    for section in document.findall(nodes.section):
-        slug = section.get("slug")
-        if slug and slug not in section["ids"]:
-            section["ids"].insert(0, slug)
+    content[0] = re.sub(rf"\]\({re.escape(REPOSITORY)}([^)#]*\.md)", r"](/\1", content[0])
 
 
 def setup(app: Sphinx) -> None:
     app.add_lexer("conf", TextLexer)
     app.connect("missing-reference", link_to_ansible)
     app.connect("include-read", link_within_the_site)
-    app.connect("doctree-read", keep_anchors)
