@@ -40,7 +40,7 @@ system-packages:
 demo: setup ## Show the main job: a simulator, a small fleet on this machine, no root, no token
 	@$(BIN)/python tests/demo/demo.py
 
-test: setup system-packages lint ## Run the linters and every test
+test: setup system-packages lint docs ## Run the linters and every test, and build the documentation
 	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/shell
 	@$(BIN)/python -m pytest tests/integration tests/gateways
 
@@ -58,7 +58,7 @@ lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins/plugin_utils
 	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py
-	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh .ci/run
+	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh docs/site/build .ci/run
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint
