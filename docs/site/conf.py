@@ -31,6 +31,8 @@ myst_heading_anchors = 3
 highlight_language = "text"
 html_theme = "furo"
 html_title = project
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 

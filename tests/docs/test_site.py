@@ -24,7 +24,11 @@ CONTENT = [
     *(f"{path.stem}_callback" for path in (PROJECT / "plugins/callback").glob("*.py")),
 ]
 GUIDES = sorted(path.relative_to(PROJECT).with_suffix("").as_posix() for path in (PROJECT / "docs").glob("*.md"))
-EXAMPLES = sorted(path.relative_to(PROJECT).with_suffix("").as_posix() for path in PROJECT.glob("e*/*/README.md"))
+EXAMPLES = sorted(
+    path.parent.relative_to(PROJECT).as_posix() + "/README"
+    for parent in ("examples", "extensions")
+    for path in (PROJECT / parent).glob("*/README.md")
+)
 
 
 class Page(HTMLParser):
