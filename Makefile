@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test ansible-test matrix matrix-full lint unit shell integration bench format clean
+.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,8 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
 
+gates: ansible-test matrix importer docs ## Run what others judge the collection by, beside the tests
+
 ansible-test: system-packages ## Run ansible-test (sanity, units, integration) with the oldest and the newest ansible-core
 	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21
 
@@ -62,16 +64,23 @@ matrix: system-packages ## Run the main job with every supported ansible-core an
 matrix-full: system-packages ## Run all of ansible-test with every supported ansible-core (a quarter of an hour)
 	@$(PYTHON) tests/matrix/matrix.py
 
+importer: .cache/venv/importer/complete ## Build the collection and run what Galaxy and Automation Hub run when it is uploaded
+	@tests/importer/run.sh
+
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins/plugin_utils
 	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py
-	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh .ci/run
+	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint
 	@$(BIN)/reuse lint --quiet || $(BIN)/reuse lint
+
+docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the documentation site
+	@PATH="$(CURDIR)/.cache/venv/docs/bin:$$PATH" docs/site/build
+	@.cache/venv/docs/bin/python -m pytest --quiet tests/docs
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py

@@ -214,7 +214,9 @@ files:
   type: list
   elements: dict
 error_code:
-  description: A stable name of the problem; the troubleshooting page has a section for each.
+  description:
+    - A stable name of the problem. Each has a section on the page
+      L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
   returned: failure
   type: str
   sample: no_generation

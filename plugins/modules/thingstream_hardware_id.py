@@ -105,8 +105,9 @@ candidates:
       value: 10000000a1b2c3d4
 error_code:
   description:
-    - A stable name of the problem; the troubleshooting page has a section for each. Without any plausible value it is
-      V(hardware_id_required), and the message tells what each source said.
+    - A stable name of the problem. Each has a section on the page
+      L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
+    - Without any plausible value it is V(hardware_id_required), and the message tells what each source said.
   returned: failure
   type: str
   sample: hardware_id_required

@@ -136,7 +136,9 @@ proofs:
       description: Whether corrections arrived.
       type: bool
 error_code:
-  description: A stable name of the problem; the troubleshooting page has a section for each.
+  description:
+    - A stable name of the problem. Each has a section on the page
+      L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
   returned: failure
   type: str
   sample: credentials_refused

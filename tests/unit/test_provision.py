@@ -325,6 +325,15 @@ def test_a_record_that_somebody_edited_is_no_crash(
     assert all(isinstance(entry, dict) for entry in retired)
 
 
+@pytest.mark.parametrize("wanted", ["hw-1", None])
+def test_an_edited_record_names_no_other_gateway(installed: Rig, ec_pair: Pair, wanted: str | None) -> None:
+    """A compromised gateway could otherwise get the credentials of another one."""
+    installed.rewrite(hardware_id="hw-of-another")
+    installed.present(spartn(ec_pair), hardware_id=wanted, force=True)
+    assert installed.bodies[-1].get("hardwareId") == wanted
+    assert "hw-of-another" not in str(installed.bodies)
+
+
 def test_a_damaged_bundle_whose_record_does_not_know_its_response_is_asked_for_again(
     installed: Rig, ec_pair: Pair
 ) -> None:

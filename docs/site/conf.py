@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How Sphinx makes the documentation site out of the Markdown of this repository and the pages of antsibull-docs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from pygments.lexers import TextLexer
+from sphinx.application import Sphinx
+
+REPOSITORY = "https://github.com/thingstream/ansible-collection-ztp/blob/main/"
+ANSIBLE = "https://docs.ansible.com/ansible/latest/"
+# The pages of Ansible that antsibull-docs refers to. Listed here, because a build must not need a network.
+ANSIBLE_PAGES = {
+    "action_plugins": "plugins/action.html",
+    "ansible_collections.ansible.builtin.template_module": "collections/ansible/builtin/template_module.html",
+    "ansible_configuration_settings": "reference_appendices/config.html",
+    "common_return_values": "reference_appendices/common_return_values.html",
+}
+
+project = "thingstream.ztp"
+author = "The thingstream.ztp authors"
+project_copyright = author
+extensions = ["myst_parser", "sphinx_antsibull_ext"]
+exclude_patterns = ["README.md", "docs/site", "docs/docsite"]
+nitpicky = True
+myst_heading_anchors = 3
+highlight_language = "text"
+html_theme = "furo"
+html_title = project
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+
+
+def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.TextElement) -> nodes.reference | None:
+    """What is not here may be a page of Ansible's own documentation."""
+    page = ANSIBLE_PAGES.get(node["reftarget"])
+    return nodes.reference("", "", content, refuri=ANSIBLE + page, internal=False) if page else None
+
+
+def link_within_the_site(app: Sphinx, relative_path: Any, parent: str, content: list[str]) -> None:
+    """The README has full URLs, for readers on Galaxy and Automation Hub; here they lead to the pages of this site."""
+    content[0] = re.sub(rf"\]\({re.escape(REPOSITORY)}([^)#]*\.md)", r"](/\1", content[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.add_lexer("conf", TextLexer)
+    app.connect("missing-reference", link_to_ansible)
+    app.connect("include-read", link_within_the_site)
