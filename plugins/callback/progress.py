@@ -60,8 +60,8 @@ EXAMPLES = r"""
 # stdout_callback = thingstream.ztp.progress
 """
 
-# The cursor rests in the first column, and everything from there on is cleared: so nothing stays of a bar that a terminal
-# has wrapped because it became narrower. One that becomes so at this very moment is kept from wrapping.
+# The cursor rests in the first column, and everything from there on is cleared: so nothing stays of a bar that was
+# wrapped because the terminal became narrower. While it is drawn, the terminal is kept from wrapping.
 _ERASE = "\r\x1b[J"
 _DRAW = "\r\x1b[?7l{}\x1b[J\r\x1b[?7h"
 _REDRAW_SECONDS = 0.1
@@ -205,6 +205,7 @@ class Bar:
     """The last line of a terminal. What Ansible prints meanwhile, warnings of worker processes too, goes above it."""
 
     def __init__(self, display: Any) -> None:
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._drawn_at = 0.0
         self._shown: progress.Progress | None = None
@@ -227,6 +228,8 @@ class Bar:
 
     def remove(self) -> None:
         """Clears the line."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             if self._shown:
                 self._shown = None
@@ -244,11 +247,13 @@ class Bar:
         sys.stdout.flush()
 
     def _put_output_above(self, display: Any) -> None:
-        process, show = os.getpid(), display.display
+        show = display.display
 
         @functools.wraps(show)
         def above(*arguments: Any, **options: Any) -> None:
-            if os.getpid() != process:  # a worker: it sends this to us, and the lock may be held forever in its copy
+            if (
+                os.getpid() != self._process
+            ):  # a worker: it sends this to us, and the lock may be held forever in its copy
                 show(*arguments, **options)
                 return
             with self._lock:
