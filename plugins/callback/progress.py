@@ -120,7 +120,9 @@ class CallbackModule(Default):  # type: ignore[misc]
             self._results[host, task._uuid] = {name: data.get(name) for name in ("action", "reason", "due_at")}
         self._warn(data)
         if task.action in C._ACTION_DEBUG and not data.get("_ansible_no_log"):
-            self._say(f"{host}: {printable(task.name or task.action)}: {_message(data, task.args.get('var'))}")
+            self._say(
+                f"{printable(host)}: {printable(task.name or task.action)}: {_message(data, task.args.get('var'))}"
+            )
         self._finished(task, reason=data.get("reason"))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -188,10 +190,12 @@ class CallbackModule(Default):  # type: ignore[misc]
         known = f" {data['error_code']}:" if "error_code" in data else ""
         kind = "ignored" if ignored else "unreachable" if data.get("unreachable") else "failed"
         color = C.COLOR_WARN if ignored else C.COLOR_ERROR
+        host = result._host.get_name()
+        lost = not ignored and host not in self._why_lost
         if not ignored:
-            self._why_lost[result._host.get_name()] = why
+            self._why_lost[host] = why
         self._say(f"{kind}: {_where(result)}:{printable(known)} {_message(data)}", color)
-        self._finished(result._task, lost=not ignored)
+        self._finished(result._task, lost=lost)
 
     def _warn(self, data: dict[str, Any]) -> None:
         for warning in data.get("warnings") or ():
