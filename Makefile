@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test lint unit shell integration bench format clean
+.PHONY: help setup system-packages demo test lint unit shell integration eda bench format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
+
+eda: setup system-packages .cache/venv/eda/complete ## Run the example rulebook with a real rule engine, which needs Java 17
+	@command -v java >/dev/null || { echo "Install Java 17 (openjdk-17-jre-headless on Debian)."; exit 1; }
+	@$(BIN)/python -m pytest tests/eda
 
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
