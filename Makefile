@@ -53,8 +53,8 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
 
-eda: setup system-packages .cache/venv/eda/complete ## Run the example rulebook with a real rule engine, which needs Java 17
-	@command -v java >/dev/null || { echo "Install Java 17 (openjdk-17-jre-headless on Debian)."; exit 1; }
+eda: setup .cache/venv/eda/complete ## Run the example rulebook with the real rule engine, which needs Java
+	@tests/system-packages.sh java:openjdk-17-jre-headless curl:curl
 	@$(BIN)/python -m pytest tests/eda
 
 lint: setup system-packages ## Run every linter
@@ -62,7 +62,7 @@ lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins/plugin_utils
 	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py
-	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh .ci/run
+	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh extensions/eda/gateway/* .ci/run
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint
