@@ -106,7 +106,8 @@ def reporting_bridge(rulebook: Engine, work: Path, gateway: str, port: int) -> I
     current = work / "on" / gateway / "current"
     files = {"cafile": "ca.crt", "certfile": "client.crt", "keyfile": "client.key"}
     lines = ["user root", "log_dest stderr", "log_type all", "connection thingstream", f"address localhost:{port}"]
-    lines += ["topic # in", "restart_timeout 1", *(f"bridge_{option} {current}/{file}" for option, file in files.items())]
+    lines += ["topic # in", "restart_timeout 1"]
+    lines += [f"bridge_{option} {current}/{file}" for option, file in files.items()]
     configuration = work / "bridge.conf"
     configuration.write_text("\n".join(lines) + "\n")
     program = shutil.which("mosquitto", path=PROGRAMS)
