@@ -105,8 +105,10 @@ def reporting_bridge(rulebook: Engine, work: Path, gateway: str, port: int) -> I
     """A mosquitto that uses the credentials of a gateway, and the script that follows its log."""
     current = work / "on" / gateway / "current"
     files = {"cafile": "ca.crt", "certfile": "client.crt", "keyfile": "client.key"}
-    lines = ["user root", "log_dest stderr", "log_type all", "connection thingstream", f"address localhost:{port}"]
-    lines += ["topic # in", "restart_timeout 1"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own_port = free.getsockname()[1]
+    lines = ["user root", f"listener {own_port} 127.0.0.1", "log_dest stderr", "log_type all"]
+    lines += ["connection thingstream", f"address localhost:{port}", "topic # in", "restart_timeout 1"]
     lines += [f"bridge_{option} {current}/{file}" for option, file in files.items()]
     configuration = work / "bridge.conf"
     configuration.write_text("\n".join(lines) + "\n")
