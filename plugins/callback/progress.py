@@ -35,7 +35,7 @@ description:
     M(ansible.builtin.debug), warnings, and differences if they are asked for. Results of other tasks are not.
   - At the end one summary tells what was done and why, who failed and where to read on, and when the next host is due.
   - What comes from hosts or the platform is printed without the characters that a terminal would obey.
-  - With C(-v) and more, everything is as M(ansible.builtin.default#callback) shows it.
+  - With C(-v) and more, everything is as P(ansible.builtin.default#callback) shows it.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -119,10 +119,8 @@ class CallbackModule(Default):  # type: ignore[misc]
         if "action" in data and "reason" in data:
             self._results[host, task._uuid] = {name: data.get(name) for name in ("action", "reason", "due_at")}
         self._warn(data)
-        if task.action in C._ACTION_DEBUG and not data.get("_ansible_no_log"):
-            self._say(
-                f"{printable(host)}: {printable(task.name or task.action)}: {_message(data, task.args.get('var'))}"
-            )
+        if "results" not in data:  # those of a loop are told one by one
+            self._tell(result)
         self._finished(task, reason=data.get("reason"))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -136,6 +134,7 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         self._warn(result._result)
+        self._tell(result)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         label = printable(str(self._get_item_label(result._result)))
@@ -196,6 +195,11 @@ class CallbackModule(Default):  # type: ignore[misc]
             self._why_lost[host] = why
         self._say(f"{kind}: {_where(result)}:{printable(known)} {_message(data)}", color)
         self._finished(result._task, lost=lost)
+
+    def _tell(self, result: Any) -> None:
+        """What a task says that is there to say something."""
+        if result._task.action in C._ACTION_DEBUG:
+            self._say(f"{_where(result)}: {_message(result._result, result._task.args.get('var'))}")
 
     def _warn(self, data: dict[str, Any]) -> None:
         for warning in data.get("warnings") or ():

@@ -137,6 +137,10 @@ PLAYBOOK = """
         - name: Tell
           ansible.builtin.debug:
             msg: "{{ hostile }}"
+        - name: List
+          ansible.builtin.debug:
+            var: item
+          loop: ["{{ hostile }}"]
     - name: Keep quiet
       ansible.builtin.fail:
         msg: "{{ secret }}"
@@ -175,6 +179,7 @@ def test_what_others_say_is_shown_but_not_obeyed(tmp_path: Path) -> None:
     assert f"failed: one: Fails: {escaped}" in text
     assert "ignored: two: Ignored: never mind" in text
     assert rf"failed: thr\x1bcee: Fails for a moment: {escaped}: no {escaped}" in text
+    assert rf"thr\x1bcee: List: {escaped}" in text
     assert rf"thr\x1bcee: Tell: {escaped}" in text
     assert re.search(r"failed: two: Keep quiet: the output has been hidden", text)
     assert "S3cret" not in text
