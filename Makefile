@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean
+.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean eda
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
 
-gates: ansible-test matrix importer docs ## Run what others judge the collection by, beside the tests
+gates: ansible-test matrix importer docs eda ## Run what others judge the collection by, beside the tests
 
 ansible-test: system-packages ## Run ansible-test (sanity, units, integration) with the oldest and the newest ansible-core
 	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21
@@ -67,12 +67,16 @@ matrix-full: system-packages ## Run all of ansible-test with every supported ans
 importer: .cache/venv/importer/complete ## Build the collection and run what Galaxy and Automation Hub run when it is uploaded
 	@tests/importer/run.sh
 
+eda: setup .cache/venv/eda/complete ## Run the example rulebook with the real rule engine, which needs Java
+	@tests/system-packages.sh java:openjdk-17-jre-headless curl:curl
+	@$(BIN)/python -m pytest tests/eda
+
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins/plugin_utils
 	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py
-	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run
+	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run extensions/eda/gateway/*
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint

@@ -55,6 +55,24 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def settings(work: Path, collections: Path = PROJECT / ".cache") -> dict[str, str]:
+    """The environment of a run in ``work``: what it needs, and nothing else from outside."""
+    inherited = {name: os.environ[name] for name in ("PATH", "LANG", "CI") if name in os.environ}
+    return {
+        **inherited,
+        "HOME": str(work),
+        "PWD": str(work),
+        "ANSIBLE_HOME": str(work / "ansible_home"),
+        "ANSIBLE_COLLECTIONS_PATH": str(collections),
+        "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests" / "integration" / "callback_plugins"),
+        "ANSIBLE_CALLBACKS_ENABLED": "results",
+        "ANSIBLE_FORKS": "10",
+        "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_NOCOLOR": "1",
+        "TEST_RESULTS": str(work / "results.jsonl"),
+    }
+
+
 def run_playbook(
     work: Path,
     inventory: Path,
@@ -67,24 +85,10 @@ def run_playbook(
     """Run ``ansible-playbook`` in ``work`` with nothing but the given settings from outside."""
     results = work / "results.jsonl"
     results.unlink(missing_ok=True)
-    inherited = {name: os.environ[name] for name in ("PATH", "LANG", "CI") if name in os.environ}
     run = subprocess.run(
         [f"{sys.prefix}/bin/ansible-playbook", playbook, "-i", str(inventory), *arguments],
         cwd=work,
-        env={
-            **inherited,
-            "HOME": str(work),
-            "PWD": str(work),
-            "ANSIBLE_HOME": str(work / "ansible_home"),
-            "ANSIBLE_COLLECTIONS_PATH": str(collections),
-            "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests" / "integration" / "callback_plugins"),
-            "ANSIBLE_CALLBACKS_ENABLED": "results",
-            "ANSIBLE_FORKS": "10",
-            "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_NOCOLOR": "1",
-            "TEST_RESULTS": str(results),
-            **(environment or {}),
-        },
+        env={**settings(work, collections), **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -92,12 +92,13 @@ def test_reasons_are_the_chain_in_its_order() -> None:
     assert set(policy.REASONS) - set(chain) == {"absent", "damaged", "drift", "refused", "none"}
 
 
-def test_the_readme_lists_every_module_and_playbook() -> None:
+def test_the_readme_lists_all_content() -> None:
     readme = (PROJECT / "README.md").read_text()
     for module in MODULES:
         assert f"`{module}`" in readme
-    for playbook in (PROJECT / "playbooks").glob("*.yml"):
-        assert f"`{playbook.stem}`" in readme
+    for folder in ("playbooks", "plugins/callback", "plugins/filter", "extensions/eda/rulebooks"):
+        for content in (PROJECT / folder).glob("[!_]*.*"):
+            assert f"`{content.stem}`" in readme
 
 
 def test_only_lower_bounds_in_requirements_and_no_ansible_core() -> None:
