@@ -61,7 +61,7 @@ _OF_THE_RECORD = (
     "fingerprint_sha256",
 )
 _OF_THE_BUNDLE = ("path", "generation", "due_at", "damaged", "drift", "leftovers")
-_NOTHING = {**dict.fromkeys(_OF_THE_BUNDLE), "present": False, "thing": None, "retired": []}
+_NOTHING: Mapping[str, Any] = {**dict.fromkeys(_OF_THE_BUNDLE), "present": False, "thing": None, "retired": []}
 
 
 def fleet_report(

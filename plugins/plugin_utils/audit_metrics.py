@@ -19,7 +19,9 @@ Sample = tuple[Mapping[str, str], float]
 def render(report: Mapping[str, Any]) -> str:
     """The text format, version 0.0.4; every metric is a gauge, whether or not it has samples."""
     return "".join(
-        line for name, explained, samples in _metrics(report) for line in _lines(f"thingstream_{name}", explained, samples)
+        line
+        for name, explained, samples in _metrics(report)
+        for line in _lines(f"thingstream_{name}", explained, samples)
     )
 
 
@@ -35,10 +37,16 @@ def _metrics(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[Sam
     yield "bundles", "Bundles by state; a gateway without one, or that was not seen, counts once.", by_state
     yield "retired_things", "Things that nobody uses and that must still be deactivated.", [({}, totals["retired"])]
     yield "escrow_responses", "Responses that wait in escrow for their gateway.", [({}, totals["escrow"])]
-    yield "gateway_seen", "Whether the gateway could be looked at.", [({"gateway": host}, up) for host, up in seen.items()]
-    yield "bundle_in_order", "Whether nothing is wrong with the bundle and nothing is due.", [
-        (_labels(row), row["state"] == "in_order") for row in rows if row["path"]
-    ]
+    yield (
+        "gateway_seen",
+        "Whether the gateway could be looked at.",
+        [({"gateway": host}, up) for host, up in seen.items()],
+    )
+    yield (
+        "bundle_in_order",
+        "Whether nothing is wrong with the bundle and nothing is due.",
+        [(_labels(row), row["state"] == "in_order") for row in rows if row["path"]],
+    )
     for name, column, explained in (
         ("certificate_end", "not_after", "When the certificate ends."),
         ("keys_end", "keys_expire_at", "When the last dynamic key ends."),
