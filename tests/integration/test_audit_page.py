@@ -22,13 +22,21 @@ from selenium.webdriver.remote.webelement import WebElement
 from unit.looks import HOSTILE, UNREACHABLE, fleet, held, look
 from unit.support import NOW
 
-WAITING = {"file": "/x/y.escrow", "service": "cloudlocate", "readable": True, "hardware_id": "hw-9", "given_name": HOSTILE,
-           "reason": "absent", "received_at": "2026-11-21T03:10:09Z"}  # fmt: skip
+WAITING = {
+    "file": "/x/y.escrow",
+    "service": "cloudlocate",
+    "readable": True,
+    "hardware_id": "hw-9",
+    "given_name": HOSTILE,
+    "reason": "absent",
+    "received_at": "2026-11-21T03:10:09Z",
+}
 
 # The contrast of what is written with what is behind it, as WCAG 2 defines it; the least of a selection.
 LEAST_CONTRAST = """
 const luminance = (color) => {
-  const parts = color.map((part) => part / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  const parts = color.map((part) => linear(part / 255));
   return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
 };
 const read = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -123,14 +131,24 @@ def opened(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
         return Page(browser)
 
     yield open_page
+    assert_quiet(browser, file)
+
+
+def assert_quiet(browser: Chrome, file: Path) -> None:
+    """No error, no warning, and nothing was asked for but the page itself, since this was asked last."""
     assert browser.get_log("browser") == []
+    assert requests_of(browser) <= {file.as_uri()}
+
+
+def requests_of(browser: Chrome) -> set[str]:
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
-    assert {url for url in sent if not url.startswith("data:")} == {file.as_uri()}
+    return {url for url in sent if not url.startswith(("data:", "chrome:"))}
 
 
 def test_it_sorts(opened: Open) -> None:
     page = opened(fleet(300))
+    assert requests_of(page.browser), "requests are seen at all"
     states = page.column(1)
     assert states[:6] == ["unreachable"] * 3 + ["failed"] * 3, "the worst comes first"
     assert len(states) == 100
@@ -148,20 +166,20 @@ def test_it_sorts(opened: Open) -> None:
 
 def test_it_filters_and_turns_pages(opened: Open) -> None:
     page = opened(fleet(300))
-    assert page.said == "1–100 of 300"
+    assert page.said == "1 to 100 of 300"
     previous, following = page.all("#gateways .pager button")
     assert not previous.is_enabled()
     following.click()
     following.click()
-    assert page.said == "201–300 of 300"
+    assert page.said == "201 to 300 of 300"
     assert not following.is_enabled()
     page.filter("GATEWAY-0001")
-    assert page.said == "1–10 of 10"
+    assert page.said == "1 to 10 of 10"
     page.filter("no such gateway")
     assert (page.said, page.column(0)) == ("Nothing matches.", [])
     page.filter("lacks sha256sum")
     assert page.column(0) == ["gateway-00066", "gateway-00166", "gateway-00266"]
-    page.filter(fleet(5)["gateway-00004"]["bundles"][0]["thing"]["fingerprint_sha256"])
+    page.filter(fleet(5)["gateway-00004"]["bundles"][0]["thing"]["fingerprint_sha256"][20:36])
     assert page.column(0) == ["gateway-00004"]
     page.filter(" ")
     for state in ("expired", "drift"):
@@ -172,7 +190,7 @@ def test_it_filters_and_turns_pages(opened: Open) -> None:
     assert page.column(0) == ["gateway-00050"]
     for state in ("expired", "drift"):
         page.one(f"[data-state={state}]").click()
-    assert page.said == "1–10 of 10"
+    assert page.said == "1 to 10 of 10"
 
 
 def test_everything_of_the_report_is_there(opened: Open) -> None:
@@ -207,7 +225,7 @@ def test_what_a_hostile_gateway_says_is_text(opened: Open, browser: Chrome) -> N
     assert page.one("#gateways tbody").text.count(HOSTILE) >= 5
     assert HOSTILE in page.one("#retired tbody").text
     assert HOSTILE in page.one("#escrow tbody").text
-    assert browser.get_log("browser") == []
+    assert_quiet(browser, Path(browser.current_url.removeprefix("file://")))
     # the second line of defense: even markup that got in would not run
     page.run("document.body.insertAdjacentHTML('beforeend', arguments[0])", HOSTILE)
     time.sleep(0.2)
@@ -215,6 +233,7 @@ def test_what_a_hostile_gateway_says_is_text(opened: Open, browser: Chrome) -> N
     complaints = browser.get_log("browser")
     assert complaints
     assert all("Content Security Policy" in entry["message"] for entry in complaints)
+    requests_of(browser)  # what the policy stopped is in there, too
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -226,7 +245,8 @@ def test_it_is_readable(opened: Open, width: int, scheme: str) -> None:
       && element.getClientRects().length && element.getBoundingClientRect().right > arguments[0] + 0.5).length"""
     assert page.run(outside, width) == 0
     texts = "h1, h2, td > div, td small, th button, .badge, #banner, .tile b, .tile span, .muted, .period p, .pager p"
-    sizes = "return Math.min(...[...document.querySelectorAll(arguments[0])].map((e) => parseFloat(getComputedStyle(e).fontSize)))"
+    sizes = """return Math.min(...[...document.querySelectorAll(arguments[0])]
+      .map((element) => parseFloat(getComputedStyle(element).fontSize)))"""
     assert page.run(sizes, texts) >= 10
     assert page.run(LEAST_CONTRAST, texts) >= 4.5
     dark = page.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every((part) => part < 64)")
@@ -244,7 +264,7 @@ def test_it_prints_every_gateway(opened: Open, browser: Chrome, tmp_path: Path) 
         ["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True
     ).stdout
     assert {name for name in fleet(150) if name not in text} == set()
-    assert text.count("Certificate ends") > 3, "the head is on every page"
+    assert text.count("Certificate ends") > 5, "the head is on every page"
     assert "What expires when" in text
     assert "Previous" not in text
     assert len(page.column(0)) == 100, "as before"
@@ -256,11 +276,12 @@ def test_ten_thousand_gateways(opened: Open) -> None:
     page = opened(fleet(10_000))
     generated_and_loaded = time.monotonic() - start
     loaded = page.run("return performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
-    assert page.said == "1–100 of 10,000"
+    assert page.said == "1 to 100 of 10,000"
     sorting = [
         page.seconds(f"document.querySelectorAll('#gateways th button')[{number}].click()") for number in range(9)
     ]
-    change = "const field = document.querySelector('#gateways input'); field.value = '{}'; field.dispatchEvent(new Event('input'))"
+    change = """const field = document.querySelector('#gateways input');
+      field.value = '{}'; field.dispatchEvent(new Event('input'))"""
     filtering = [page.seconds(change.format(text)) for text in ("0042", "connection timed out", "")]
     print(f"{generated_and_loaded=:.1f} {loaded=:.2f} {max(sorting)=:.2f} {max(filtering)=:.2f} seconds")
     assert loaded < 10
