@@ -383,6 +383,8 @@ def test_audit(site: Site) -> None:
     lost = site.run("provision", "--limit", "gw2", force=True, reload_command="false")
     assert lost.values("error_code") == {"gw2": "health_check_failed"}
     (site.path("gw3") / "current" / "credentials.env").chmod(0o644)
+    hostile = "{{ lookup('ansible.builtin.pipe', 'touch owned') }}<img src=x>"
+    (site.path("gw3") / "current" / "thing.json").write_text(json.dumps({**site.record("gw3"), "given_name": hostile}))
     assert site.run("audit", "--check").status == 0
     assert not list(site.work.glob("thingstream-audit.*"))
     for _again in range(2):
@@ -395,6 +397,8 @@ def test_audit(site: Site) -> None:
     assert states(report) == {"bb1": "in_order", "gw1": "in_order", "gw2": "in_order", "gw3": "drift"}
     rows = {row["host"]: row for row in report["gateways"]}
     assert rows["gw3"]["drift"] == ["credentials.env"]
+    assert rows["gw3"]["given_name"] == hostile
+    assert not (site.work / "owned").exists()
     assert [rows[host]["client_id"] for host in HOSTS] == [site.client_ids()[host] for host in HOSTS]
     assert all(row["due_at"] > row["issued_at"] for row in rows.values())
     assert sum(period["renewals"] for period in report["timeline"]["weeks"]) == len(HOSTS)

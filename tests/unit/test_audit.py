@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     audit,
     audit_files,
@@ -242,6 +243,32 @@ def test_labels_survive_whatever_is_in_them() -> None:
     found = samples_of(report_of(hostile_fleet()))
     assert set(found["thingstream_gateway_seen"]) == {('a"\\b',), ("b",), ("c",)}
     assert ('a"\\b', PATH, "unknown") in found["thingstream_bundle_in_order"]
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
+
+
+def test_the_documentation_has_every_metric_column_and_state() -> None:
+    names = set(re.findall(r"^# TYPE (\w+)", audit_metrics.render(report_of(CASES)), re.MULTILINE))
+    assert set(re.findall(r"^\| `(thingstream_\w+)` \|.*\|.*\|$", PAGE, re.MULTILINE)) >= names
+    assert all(f"`{column}`" in PAGE for column in audit.COLUMNS)
+    assert re.findall(r"^\| `([a-z_]+)` \|", PAGE.partition("## States")[2].partition("##")[0], re.MULTILINE) == [
+        *audit.STATES
+    ]
+    assert all(f"`{key}`" in PAGE for key in report_of({}))
+
+
+def test_the_rules_of_the_documentation_name_metrics_that_exist() -> None:
+    names = set(re.findall(r"^# TYPE (\w+)", audit_metrics.render(report_of(CASES)), re.MULTILINE))
+    (block,) = re.findall("^```yaml$(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (group,) = yaml.safe_load(block)["groups"]
+    used = {name for rule in group["rules"] for name in re.findall(r"thingstream_\w+", rule["expr"])}
+    assert used
+    assert used <= names
+    states = {state for rule in group["rules"] for found in re.findall('state=~"(.*?)"', rule["expr"])
+              for state in found.split("|")}  # fmt: skip
+    assert states
+    assert states <= set(audit.STATES)
 
 
 # ---- files ----
