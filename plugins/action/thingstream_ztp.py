@@ -25,6 +25,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase, result_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.renewal_options import RENEWAL_ARGUMENTS, renewal_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.target_options import TARGET_ARGUMENTS, target_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.user_templates import TEMPLATE_OPTIONS
@@ -55,10 +56,7 @@ class ActionModule(ZtpActionBase):
         "field_map": {"type": "dict", "default": {}},
         "force": {"type": "bool", "default": False},
         "rotate_before": {"type": "str"},
-        "renew_before": {"type": "str", "default": "30"},
-        "renew_spread": {"type": "float", "default": 7},
-        "keys_renew_before": {"type": "float", "default": 14},
-        "max_age": {"type": "float"},
+        **RENEWAL_ARGUMENTS,
         "verify": {"type": "dict", "options": VERIFY_OPTIONS},
         "api_url": {
             "type": "str",
@@ -136,10 +134,7 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
             templates_sha256=templates.sha256 if templates else None,
             broker_ca_sha256=bundle.digest(trusted.encode()),
             force=arguments["force"],
-            renew_before=arguments["renew_before"],
-            renew_spread_days=arguments["renew_spread"],
-            keys_renew_before_days=arguments["keys_renew_before"],
-            max_age_days=arguments["max_age"],
+            **renewal_of(arguments),
         ),
         target=target_of(arguments, service, trusted),
         token=arguments["token"],

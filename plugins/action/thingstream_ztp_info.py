@@ -13,6 +13,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow, gateway, inspection
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.modes import MODE_ARGUMENTS, mode
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.renewal_options import RENEWAL_ARGUMENTS, renewal_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
 
 
@@ -21,18 +22,31 @@ class ActionModule(ZtpActionBase):
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "paths": {"type": "list", "elements": "str", "default": [f"/etc/thingstream/{name}" for name in SERVICES]},
+        "owner": {"type": "str"},
+        "group": {"type": "str"},
         **MODE_ARGUMENTS,
+        **RENEWAL_ARGUMENTS,
         "escrow": {"type": "bool", "default": False},
         "escrow_path": {"type": "path", "default": escrow.default_directory(C.ANSIBLE_HOME)},
+        "variables_prefix": {"type": "str"},
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Validated arguments in, result out."""
-        held = gateway.survey(self.execute, arguments["paths"]) if arguments["paths"] else []
+        owner, group = arguments["owner"] or None, arguments["group"] or None
+        held = gateway.survey(self.execute, arguments["paths"], owner, group) if arguments["paths"] else []
         modes = {name: mode(name, arguments[name]) for name in MODE_ARGUMENTS}
+        renewal = renewal_of(arguments)
         now = datetime.now(timezone.utc)
-        result = {"changed": False, "bundles": [inspection.describe(one, now, **modes) for one in held]}
+        bundles = [inspection.describe(one, now, renewal=renewal, **modes) for one in held]
+        result = {"changed": False, "bundles": bundles}
         if arguments["escrow"]:
             result["escrow"] = escrow.survey(arguments["escrow_path"], self.decrypter())
         return result
+
+    def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The one path that the other modules take is the one to look at."""
+        values = self._variables([*self.ARGUMENTS, "path"], task_vars)
+        path = values.pop("path", None)
+        return {**values, "paths": [path]} if path else values

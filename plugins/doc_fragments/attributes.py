@@ -46,3 +46,25 @@ attributes:
     description: Changes nothing when it runs again.
     support: full
 """
+
+    FILES = r"""
+options: {}
+attributes:
+  become:
+    description: Works with C(become), which makes no difference, because nothing runs on a host.
+    support: N/A
+  check_mode:
+    description: Can run in check mode and return status prediction without modifying target.
+    support: full
+  delegation:
+    description: Can be delegated, which makes no difference, because nothing runs on a host.
+    support: N/A
+  diff_mode:
+    description: Returns what has changed, or would change, in diff mode.
+    support: none
+  idempotent:
+    description: Changes nothing when it runs again.
+    support: none
+    details:
+      - The files tell when they were written.
+"""

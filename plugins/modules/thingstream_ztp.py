@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.target
   - thingstream.ztp.content
+  - thingstream.ztp.renewal
 attributes:
   check_mode:
     description: Can run in check mode and return status prediction without modifying target.
@@ -118,32 +119,6 @@ options:
         those that arrived later are not asked for again, so that a rotation can be resumed.
       - If the platform returns the same credentials, the host fails with C(not_rotated) and keeps them.
     type: str
-  renew_before:
-    description:
-      - How long before the end of a certificate it is renewed, in days (V(30)) or as a percentage of its lifetime
-        (V(33%)).
-    type: str
-    default: "30"
-  renew_spread:
-    description:
-      - Renewals come earlier by up to this many days. How many depends on the O(hardware_id) only, so that it is always
-        the same day for one host and never the same day for all.
-    type: float
-    default: 7
-  keys_renew_before:
-    description:
-      - How many days before the end of the last dynamic key new keys are fetched.
-      - The platform has the next key 28 days before it is needed (seen in client code), so that O(keys_renew_before)
-        and O(renew_spread) together should stay below V(28).
-    type: float
-    default: 14
-  max_age:
-    description:
-      - After how many days credentials are renewed although no date in them asks for it. Meant for those with user and
-        password, which carry no date.
-      - Where the platform returns the same credentials, their age counts from then on.
-      - If not set, age alone is no reason.
-    type: float
   api_url:
     description:
       - The address of the API; the path of the O(service) is appended.

@@ -21,6 +21,7 @@ description:
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.info
+  - thingstream.ztp.renewal
 options:
   paths:
     description:
@@ -28,6 +29,16 @@ options:
     type: list
     elements: str
     default: [/etc/thingstream/pointperfect, /etc/thingstream/pointperfect-live, /etc/thingstream/cloudlocate]
+  owner:
+    description:
+      - The user on the host that everything should belong to, a name or a number.
+      - If not set, whoever each of O(paths) belongs to.
+    type: str
+  group:
+    description:
+      - The group on the host that everything should belong to, a name or a number.
+      - If not set, the group that each of O(paths) belongs to.
+    type: str
   directory_mode:
     description:
       - The mode that directories should have, in octal digits.
@@ -52,6 +63,12 @@ options:
     description:
       - The directory of M(thingstream.ztp.thingstream_ztp) with the same name.
     type: path
+  variables_prefix:
+    description:
+      - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
+        option, if there is such a variable, as M(thingstream.ztp.thingstream_ztp) does. Its C(path), if there is such a
+        variable, is the only one of O(paths).
+    type: str
 seealso:
   - module: thingstream.ztp.thingstream_ztp
 """
@@ -133,14 +150,19 @@ bundles:
       elements: dict
     drift:
       description:
-        - Files, and directories with a slash at their end, whose mode is not as given, or whose owner or group are not
-          those of the directory itself.
+        - Files, and directories with a slash at their end, whose mode, owner or group is not as given; where none is
+          given, owner and group are compared with those of the directory itself.
       type: list
       elements: str
     leftovers:
       description: What a run that died has left; the next one clears it away.
       type: list
       elements: str
+    due_at:
+      description:
+        - When a renewal becomes due by a date, in UTC, as O(renew_before), O(renew_spread), O(keys_renew_before) and
+          O(max_age) say; V(null) if no date asks for one.
+      type: str
     not_after_days:
       description: Days until the certificate ends, negative afterwards; V(null) without a certificate.
       type: float

@@ -11,7 +11,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -138,14 +138,18 @@ class ZtpActionBase(ActionBase):
         return dict(checked.validated_parameters)
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that come from variables, see the option ``variables_prefix``.
+        """The options that come from variables, see the option ``variables_prefix``."""
+        return self._variables(self.ARGUMENTS, task_vars)
+
+    def _variables(self, names: Iterable[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables with the prefix that are set, by their names without it.
 
         Ansible compiles every expression of a task anew for every host; this costs nothing for what is not set.
         """
         prefix = self._task.args.get("variables_prefix")
         if not prefix:
             return {}
-        found = {name: task_vars[prefix + name] for name in self.ARGUMENTS if prefix + name in task_vars}
+        found = {name: task_vars[prefix + name] for name in names if prefix + name in task_vars}
         values: dict[str, Any] = self._templar.template(found)
         return {name: value for name, value in values.items() if value != task_vars.get("omit")}
 

@@ -36,6 +36,8 @@ ERROR_CODES = (
     "wrong_delivery",
     "not_rotated",
     "escrow_failed",
+    "report_failed",
+    "audit_incomplete",
 )
 
 

@@ -101,6 +101,8 @@ def test_the_installed_collection_provisions(
     assert (bundle["present"], bundle["generation"], bundle["damaged"], bundle["drift"]) == (True, "000001", [], [])
     assert bundle["thing"] == run.hosts["one"]["thing"]
     assert [entry["name"] for entry in bundle["generations"]] == ["000001"]
+    assert run_playbook(tmp_path, inventory, playbook="thingstream.ztp.audit", collections=installed).status == 0
+    assert len(list(tmp_path.glob("thingstream-audit.*"))) == 4
 
 
 def test_documentation_can_be_read(installed: Path, tmp_path: Path) -> None:

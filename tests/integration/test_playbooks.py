@@ -364,20 +364,105 @@ def test_absent(site: Site) -> None:
     assert not any((site.path(host) / "current").is_symlink() for host in HOSTS)
 
 
+def audited(site: Site) -> dict[str, Any]:
+    """The report as JSON; the other three forms name the same gateways."""
+    report: dict[str, Any] = json.loads((site.work / "thingstream-audit.json").read_text())
+    for ending in ("csv", "html", "prom"):
+        text = (site.work / f"thingstream-audit.{ending}").read_text()
+        assert {row["host"] for row in report["gateways"] if row["host"] not in text} == set(), ending
+    return report
+
+
+def states(report: dict[str, Any]) -> dict[str, str]:
+    return {row["host"]: row["state"] for row in report["gateways"]}
+
+
 def test_audit(site: Site) -> None:
     assert site.run("provision").status == 0
     assert site.run("provision", "--limit", "gw1", force=True).status == 0
     lost = site.run("provision", "--limit", "gw2", force=True, reload_command="false")
     assert lost.values("error_code") == {"gw2": "health_check_failed"}
+    (site.path("gw3") / "current" / "credentials.env").chmod(0o644)
+    hostile = "{{ lookup('ansible.builtin.pipe', 'touch owned') }}<img src=x>"
+    (site.path("gw3") / "current" / "thing.json").write_text(json.dumps({**site.record("gw3"), "given_name": hostile}))
     assert site.run("audit", "--check").status == 0
-    assert not (site.work / "thingstream-audit.json").exists()
+    assert not list(site.work.glob("thingstream-audit.*"))
     for _again in range(2):
-        assert site.run("audit").status == 0
-        report = json.loads((site.work / "thingstream-audit.json").read_text())
-    assert sorted(report["gateways"]) == HOSTS
+        run = site.run("audit", max_age=90)
+        assert run.status == 0, run.output
+        assert sorted(run.of("Look at every gateway")) == HOSTS
+        assert len(run.results) == len(HOSTS) + 1, "one task for each gateway, and one for all"
+        report = audited(site)
+    assert report["complete"]
+    assert states(report) == {"bb1": "in_order", "gw1": "in_order", "gw2": "in_order", "gw3": "drift"}
+    rows = {row["host"]: row for row in report["gateways"]}
+    assert rows["gw3"]["drift"] == ["credentials.env"]
+    assert rows["gw3"]["given_name"] == hostile
+    assert not (site.work / "owned").exists()
+    assert [rows[host]["client_id"] for host in HOSTS] == [site.client_ids()[host] for host in HOSTS]
+    assert all(row["due_at"] > row["issued_at"] for row in rows.values())
+    assert sum(period["renewals"] for period in report["timeline"]["weeks"]) == len(HOSTS)
     assert [entry["host"] for entry in report["retired"]] == ["gw1"]
     (entry,) = report["escrow"]
     assert (entry["service"], entry["hardware_id"], entry["readable"]) == ("cloudlocate", "site-gw2", True)
+
+
+def test_an_audit_compares_with_what_the_fleet_wants(site: Site) -> None:
+    """Modes, owner, group and path of the inventory are no drift; other ones are."""
+    wishes = {"directory_mode": "0751", "secret_mode": "0600", "public_mode": "0444", "owner": "consumer"}
+    wishes = {**wishes, "group": "consumer", "path": "/etc/thingstream/elsewhere"}
+    assert site.run("provision", **wishes).status == 0
+    assert site.run("audit", **wishes).status == 0
+    assert states(audited(site)) == dict.fromkeys(HOSTS, "in_order")
+    assert site.run("audit", **{**wishes, "secret_mode": "0640"}).status == 0
+    assert {tuple(row["drift"]) for row in audited(site)["gateways"]} == {("credentials.env",)}
+    assert site.run("audit", **{**wishes, "owner": "root"}).status == 0
+    assert states(audited(site)) == dict.fromkeys(HOSTS, "drift")
+
+
+def test_an_audit_tells_what_it_could_not_see(site: Site) -> None:
+    """The first gateway is unreachable, another one fails; then all are unreachable."""
+    assert site.run("provision").status == 0
+    gone = site.work / "gone.yml"
+    gone.write_text(yaml.safe_dump({"gateways": {"hosts": {"a-gone": {"ansible_host": "127.0.1.250"}}}}))
+    broken = site.work / "broken.yml"
+    broken.write_text(yaml.safe_dump({"all": {"hosts": {"gw2": {"thingstream_gateway_path": "not/absolute"}}}}))
+    metrics = site.work / "metrics"
+    metrics.mkdir()
+    everywhere = ["-i", str(gone), "-i", str(broken)]
+    run = site.run("audit", *everywhere, "-e", f"thingstream_metrics_directory={metrics}")
+    assert run.status == 2, run.output
+    (end,) = run.of("Write the report").values()
+    assert end["error_code"] == "audit_incomplete"
+    assert "2 of 5 gateways could not be seen (a-gone, gw2)" in end["msg"]
+    (metrics / "thingstream-audit.prom").rename(site.work / "thingstream-audit.prom")
+    report = audited(site)
+    seen = dict.fromkeys(HOSTS, "in_order")
+    assert states(report) == {**seen, "a-gone": "unreachable", "gw2": "failed"}
+    rows = {row["host"]: row for row in report["gateways"]}
+    assert "127.0.1.250" in rows["a-gone"]["error"]
+    assert rows["gw2"]["error_code"] == "bad_path"
+
+    assert site.run("audit", *everywhere, "--limit", "gw1,gw3").status == 0
+    assert states(audited(site)) == {"gw1": "in_order", "gw3": "in_order"}
+    assert site.run("audit", *everywhere, "--limit", "a-gone").status == 2
+    assert states(audited(site)) == {"a-gone": "unreachable"}
+
+
+def test_an_audit_whose_report_cannot_be_written(site: Site) -> None:
+    run = site.run("audit", "-e", f"thingstream_report_directory={site.work}/nowhere")
+    assert run.status == 2
+    (end,) = run.of("Write the report").values()
+    assert (end["error_code"], "nowhere" in end["msg"]) == ("report_failed", True)
+
+
+def test_an_audit_that_cannot_read_the_escrow(site: Site) -> None:
+    (site.work / "escrow").write_text("no directory")
+    run = site.run("audit")
+    assert run.status == 2
+    (end,) = run.of("Write the report").values()
+    assert (end["error_code"], "escrow" in end["msg"]) == ("audit_incomplete", True)
+    assert "escrow" in audited(site)["escrow_error"]
 
 
 def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -> None:

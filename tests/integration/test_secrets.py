@@ -175,6 +175,7 @@ def test_nothing_shows_or_keeps_a_secret(gateways: Fleet, planted: dict[str, Any
     for playbook in ("verify", "rollback", "retire", "audit"):
         outputs.append(run_all(gateways, planted, tmp_path, playbook=playbook, **logged))
     assert set(outputs[-4].values("error_code").values()) == {"unreachable"}, "nobody listens where it connects to"
+    assert len(list(tmp_path.glob("thingstream-audit.*"))) == 4, "they are searched below"
     unhealthy = {"health_command": f"cat {PATH}/current/credentials.*; false", "health_timeout": 1, "force": True}
     variables = json.dumps({f"thingstream_gateway_{name}": value for name, value in unhealthy.items()})
     outputs.append(run_all(gateways, planted, tmp_path, "-e", variables, **logged))

@@ -14,6 +14,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Att
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, encoded, parse, rtcm
 
 LAYOUT = Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
+RENEWAL = {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
 IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
 FILES, RECORD = bundle.render(parse(rtcm()), encoded(rtcm()), LAYOUT, None, IDENTITY, NOW - DAY)
 HELD = Held(
@@ -33,9 +34,9 @@ HELD = Held(
 )
 
 
-def describe(**changes: Any) -> dict[str, Any]:
+def describe(renewal: dict[str, Any] = RENEWAL, **changes: Any) -> dict[str, Any]:
     return inspection.describe(
-        replace(HELD, **changes), NOW, directory_mode=0o750, secret_mode=0o640, public_mode=0o644
+        replace(HELD, **changes), NOW, renewal=renewal, directory_mode=0o750, secret_mode=0o640, public_mode=0o644
     )
 
 
@@ -50,6 +51,7 @@ def test_a_gateway_in_order() -> None:
         "damaged": [],
         "drift": [],
         "leftovers": [],
+        "due_at": None,
         "not_after_days": None,
         "keys_expire_days": None,
         "age_days": 1.0,
@@ -79,6 +81,18 @@ def test_days_count_up_and_down() -> None:
     dates = {"not_after": policy.timestamp(NOW + 10 * DAY), "keys_expire_at": policy.timestamp(NOW - 2.5 * DAY)}
     found = describe(record={**RECORD, **dates})
     assert (found["not_after_days"], found["keys_expire_days"], found["age_days"]) == (10.0, -2.5, 1.0)
+
+
+def test_it_is_due_when_a_renewal_would_find_it_due() -> None:
+    record = {**RECORD, "not_before": policy.timestamp(NOW), "not_after": policy.timestamp(NOW + 100 * DAY)}
+    wanted = policy.Wanted(service=record["service"], hardware_id=record["hardware_id"], **RENEWAL)
+    due_at = describe(record=record)["due_at"]
+    assert due_at == policy.timestamp(policy.renewal_due_at(record, wanted))
+    assert policy.timestamp(NOW + 63 * DAY) <= due_at <= policy.timestamp(NOW + 70 * DAY)
+    confirmed = {"things": [], "confirmed": {"at": policy.timestamp(NOW), "identity_sha256": RECORD["identity_sha256"]}}
+    aged = {"renewal": {**RENEWAL, "max_age_days": 90, "renew_spread_days": 0}}
+    assert describe(**aged)["due_at"] == policy.timestamp(NOW + 89 * DAY)
+    assert describe(**aged, history=confirmed)["due_at"] == policy.timestamp(NOW + 90 * DAY)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,325 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report of an audit in its four forms: nothing vanishes, nothing is made up, nothing hostile gets through."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
+    audit,
+    audit_files,
+    audit_metrics,
+    audit_page,
+    policy,
+)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from prometheus_client.parser import text_string_to_metric_families
+from unit.looks import FAILED, HOSTILE, PATH, UNREACHABLE, fleet, held, look, nothing_held
+from unit.support import DAY, NOW, SECRETS
+
+OLD = {"client_id": "device:old", "service": "cloudlocate", "hardware_id": "hw", "given_name": "gw"}
+WAITING = {"file": "/x/y.escrow", "service": "cloudlocate", "readable": True, "hardware_id": "hw-9", "given_name": "g",
+           "reason": "absent", "received_at": "2026-11-21T03:10:09Z"}  # fmt: skip
+
+
+def at(days: float) -> str | None:
+    return policy.timestamp(NOW + days * DAY)
+
+
+def dated(**days: float) -> dict[str, Any]:
+    return {"not_before": at(-1), **{name: at(count) for name, count in days.items()}}
+
+
+def report_of(looks: Mapping[str, Any], escrow: Sequence[Mapping[str, Any]] = (), **more: Any) -> dict[str, Any]:
+    return audit.fleet_report(looks, escrow, NOW, **more)
+
+
+def forms(report: Mapping[str, Any]) -> dict[str, str]:
+    return {name: render(report) for name, (_mode, render) in audit_files.FORMS.items()}
+
+
+# ---- rows ----
+
+RETIRED = [{**OLD, "since": at(-9), "done_at": None}]
+CASES = {
+    "in_order": look(held(**dated(not_after=100, keys_expire_at=60))),
+    "without dates": look(held()),
+    "drift": look(replace(held(), group_id=5)),
+    "leftovers": look(replace(held(), leftovers=(".staging-dead",))),
+    "due": look(replace(held(**dated(not_after=20)), group_id=5)),
+    "keys due": look(held(**dated(not_after=100, keys_expire_at=7))),
+    "expired": look(held(**dated(not_after=-1))),
+    "keys expired": look(held(**dated(not_after=100, keys_expire_at=-1))),
+    "damaged": look(replace(held(**dated(not_after=-1)), digests={})),
+    "record damaged": look(replace(held(), record={"service": 5})),
+    "absent": look(nothing_held()),
+    "failed": FAILED,
+    "unreachable": UNREACHABLE,
+    "nobody looked": None,
+    "skipped": {"skipped": True},
+}
+STATES = {
+    **{name: name for name in audit.STATES if name in CASES},
+    **{"without dates": "in_order", "leftovers": "drift", "keys due": "due", "keys expired": "expired"},
+    **{"record damaged": "damaged", "nobody looked": "failed", "skipped": "failed"},
+}
+
+
+def test_every_gateway_has_its_state() -> None:
+    report = report_of(CASES)
+    assert {row["host"]: row["state"] for row in report["gateways"]} == STATES
+    assert report["totals"]["states"] == {state: [*STATES.values()].count(state) for state in audit.STATES}
+    assert report["totals"]["gateways"] == len(CASES)
+    assert not report["complete"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_row_has_all_columns_and_a_report_of_it_alone_works(name: str) -> None:
+    report = report_of({name: CASES[name]}, [WAITING])
+    (row,) = report["gateways"]
+    assert tuple(row) == audit.COLUMNS
+    assert report["complete"] is (STATES[name] not in audit.UNSEEN)
+    assert all(name in text for form, text in forms(report).items())
+
+
+def test_why_a_gateway_was_not_seen() -> None:
+    rows = {row["host"]: row for row in report_of(CASES)["gateways"]}
+    assert rows["unreachable"]["error"].endswith("port 22: Connection timed out")
+    assert (rows["failed"]["error_code"], rows["failed"]["error"]) == ("gateway_unsupported", FAILED["msg"])
+    assert rows["nobody looked"]["error"]
+
+
+def test_each_bundle_of_a_gateway_has_a_row() -> None:
+    other = "/etc/thingstream/cloudlocate"
+    live = "/etc/thingstream/pointperfect-live"
+    both = look(held(), nothing_held(live), held(other))
+    gone = look(nothing_held(), nothing_held(live), replace(nothing_held(other), history={"things": RETIRED}))
+    rows = report_of({"both": both, "gone": gone, "none": look(nothing_held(), nothing_held(other))})["gateways"]
+    assert [(row["host"], row["path"], row["state"]) for row in rows] == [
+        ("both", PATH, "in_order"),
+        ("both", other, "in_order"),
+        ("gone", other, "absent"),
+        ("none", None, "absent"),
+    ]
+    assert [row["retired"] for row in rows] == [0, 0, 1, 0]
+
+
+def test_a_fleet_that_was_seen_is_complete() -> None:
+    looks = {"a": look(replace(held(), history={"things": RETIRED}))}
+    report = report_of(looks, [WAITING])
+    assert report["complete"]
+    assert [(entry["host"], entry["client_id"]) for entry in report["retired"]] == [("a", "device:old")]
+    assert (report["totals"]["retired"], report["totals"]["escrow"], report["escrow"]) == (1, 1, [WAITING])
+    assert not report_of(looks, escrow_error="cannot")["complete"]
+    assert report_of({})["complete"]
+    assert forms(report_of({}))
+
+
+# ---- the timeline ----
+
+
+def test_the_timeline_counts_each_date_once() -> None:
+    days = (-40, -1, 0, 0.1, 6, 7, 30, 77, 84, 300, 400)  # NOW is the noon of a Sunday
+    looks = {str(day): look(held(**dated(not_after=day, keys_expire_at=day))) for day in days}
+    timeline = report_of(looks)["timeline"]
+    for periods in timeline.values():
+        assert periods[0]["from"] == "overdue"
+        assert periods[-1]["from"] == "later"
+        for event in ("certificates", "keys", "renewals"):
+            assert sum(period[event] for period in periods) == len(days)
+        assert periods[0]["certificates"] == 3
+    weeks = {period["from"]: period["certificates"] for period in timeline["weeks"] if period["certificates"]}
+    starts = {"2026-11-16": 1, "2026-11-23": 2, "2026-12-21": 1, "2027-02-01": 1}
+    assert weeks == {"overdue": 3, **starts, "later": 3}
+    months = {period["from"]: period["certificates"] for period in timeline["months"] if period["certificates"]}
+    assert months == {"overdue": 3, "2026-11-01": 3, "2026-12-01": 1, "2027-02-01": 2, "2027-09-01": 1, "later": 1}
+    assert len(timeline["months"]) == audit.MONTHS + 2
+
+
+# ---- what a hostile gateway says ----
+
+
+def hostile_fleet() -> dict[str, Any]:
+    texts = {
+        "client_id": HOSTILE,
+        "given_name": "=HYPERLINK(1)",
+        "hardware_id": '"\\\n{{ 7*7 }}',
+        "service": "</script>",
+    }
+    planted = {f"password{number}": secret for number, secret in enumerate(SECRETS)}
+    long = {
+        "client_id": "x" * 100_000,
+        "hardware_id": "\u2028<!--",
+        "delivery": [HOSTILE, 5],
+        "fingerprint_sha256": "-1",
+    }
+    return {
+        'a"\\b': look(held(**texts, **planted)),
+        "b": look(replace(held(**long), leftovers=tuple(f".staging-{number}" for number in range(1000)))),
+        "c": {"unreachable": True, "msg": f"@{HOSTILE}\r\n\x1b[31m" + "y" * 100_000},
+    }
+
+
+def test_what_a_gateway_claims_is_bounded_and_has_no_secret() -> None:
+    report = report_of(hostile_fleet())
+    for name, text in forms(report).items():
+        assert len(text) < 60_000, name
+        assert not any(secret in text for secret in SECRETS), name
+        assert "\x1b" not in text
+    assert all(len(str(value)) < 2000 for row in report["gateways"] for value in row.values())
+
+
+def test_the_page_holds_data_and_no_markup_of_others() -> None:
+    page = audit_page.render(report_of(hostile_fleet()))
+    assert len(re.findall("<script", page)) == 2
+    assert len(re.findall("</script", page)) == 2
+    assert "<img" not in page
+    assert page.count("<!--") == 1  # the license
+    assert "\u2028" not in page
+    (data,) = re.findall('<script type="application/json" id="report">(.*?)</script>', page, re.DOTALL)
+    read = json.loads(data)
+    rows = [dict(zip(read["gateways"]["columns"], row, strict=True)) for row in read["gateways"]["rows"]]
+    assert rows == json.loads(json.dumps(report_of(hostile_fleet())["gateways"]))
+    assert rows[0]["client_id"] == HOSTILE
+
+
+def test_the_table_has_no_formula_and_can_be_read_back() -> None:
+    report = report_of({**hostile_fleet(), **CASES})
+    rows = list(csv.DictReader(io.StringIO(audit_files.table(report), newline="")))
+    assert [row["host"] for row in rows] == [row["host"] for row in report["gateways"]]
+    assert rows[0]["given_name"] == "'=HYPERLINK(1)"
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
+    assert {row["host"]: row["state"] for row in rows if row["host"] in CASES} == STATES
+
+
+# ---- metrics ----
+
+
+def samples_of(report: Mapping[str, Any]) -> dict[str, dict[tuple[str, ...], float]]:
+    families = list(text_string_to_metric_families(audit_metrics.render(report)))
+    assert all(family.type == "gauge" and family.documentation for family in families)
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in families:
+        for sample in family.samples:
+            key = tuple(sample.labels.values())
+            assert key not in found.setdefault(sample.name, {})
+            found[sample.name][key] = sample.value
+    return found
+
+
+def test_a_real_parser_reads_the_metrics() -> None:
+    found = samples_of(report_of({**CASES, "ünïcode": CASES["in_order"]}, [WAITING]))
+    assert all(name.startswith("thingstream_") for name in found)
+    assert found["thingstream_audit_timestamp_seconds"] == {(): NOW.timestamp()}
+    assert found["thingstream_audit_complete"] == {(): 0}
+    assert found["thingstream_gateways"] == {(): len(CASES) + 1}
+    assert found["thingstream_bundles"]["unreachable",] == 1
+    assert set(found["thingstream_bundles"]) == {(state,) for state in audit.STATES}
+    assert found["thingstream_escrow_responses"] == {(): 1}
+    assert found["thingstream_gateway_seen"]["unreachable",] == 0
+    assert found["thingstream_gateway_seen"]["ünïcode",] == 1
+    ends = found["thingstream_certificate_end_timestamp_seconds"]
+    assert ends["in_order", PATH, "cloudlocate"] == (NOW + 100 * DAY).timestamp()
+    assert (
+        found["thingstream_keys_end_timestamp_seconds"]["in_order", PATH, "cloudlocate"] == (NOW + 60 * DAY).timestamp()
+    )
+    assert found["thingstream_bundle_in_order"]["due", PATH, "cloudlocate"] == 0
+    assert found["thingstream_bundle_in_order"]["in_order", PATH, "cloudlocate"] == 1
+
+
+def test_labels_survive_whatever_is_in_them() -> None:
+    found = samples_of(report_of(hostile_fleet()))
+    assert set(found["thingstream_gateway_seen"]) == {('a"\\b',), ("b",), ("c",)}
+    assert ('a"\\b', PATH, "unknown") in found["thingstream_bundle_in_order"]
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
+
+
+def test_the_documentation_has_every_metric_column_and_state() -> None:
+    names = set(re.findall(r"^# TYPE (\w+)", audit_metrics.render(report_of(CASES)), re.MULTILINE))
+    assert set(re.findall(r"^\| `(thingstream_\w+)` \|.*\|.*\|$", PAGE, re.MULTILINE)) >= names
+    assert all(f"`{column}`" in PAGE for column in audit.COLUMNS)
+    assert re.findall(r"^\| `([a-z_]+)` \|", PAGE.partition("## States")[2].partition("##")[0], re.MULTILINE) == [
+        *audit.STATES
+    ]
+    assert all(f"`{key}`" in PAGE for key in report_of({}))
+
+
+def test_the_rules_of_the_documentation_name_metrics_that_exist() -> None:
+    names = set(re.findall(r"^# TYPE (\w+)", audit_metrics.render(report_of(CASES)), re.MULTILINE))
+    (block,) = re.findall("^```yaml$(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (group,) = yaml.safe_load(block)["groups"]
+    used = {name for rule in group["rules"] for name in re.findall(r"thingstream_\w+", rule["expr"])}
+    assert used
+    assert used <= names
+    states = {state for rule in group["rules"] for found in re.findall('state=~"(.*?)"', rule["expr"])
+              for state in found.split("|")}  # fmt: skip
+    assert states
+    assert states <= set(audit.STATES)
+
+
+# ---- files ----
+
+
+def test_files_are_replaced_whole_with_their_modes(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    for looks in (CASES, {"a": CASES["due"]}):
+        paths = audit_files.write(report_of(looks), str(tmp_path), str(metrics))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in map(Path, paths)}
+    assert modes == {name: mode for name, (mode, _render) in audit_files.FORMS.items()}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(
+        set(modes) - {"thingstream-audit.prom"}
+    )
+    assert [path.name for path in metrics.iterdir()] == ["thingstream-audit.prom"]
+    report = json.loads((tmp_path / "thingstream-audit.json").read_text())
+    assert [row["host"] for row in report["gateways"]] == ["a"]
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ProvisioningError, match="thingstream-audit") as caught:
+        audit_files.write(report_of({}), str(tmp_path / "no"), str(tmp_path / "no"))
+    assert caught.value.code == "report_failed"
+
+
+# ---- size ----
+
+LARGE = """
+import resource, sys, time
+sys.path[:0] = {path!r}
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import audit, audit_files
+from unit.looks import NOW, fleet
+looks = fleet(10_000)
+start = time.monotonic()
+report = audit.fleet_report(looks, [], NOW)
+sizes = [len(render(report)) for _mode, render in audit_files.FORMS.values()]
+print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *sizes)
+"""
+
+
+def test_ten_thousand_gateways() -> None:
+    """Measured: 2 to 3 seconds for all four forms, 130 MiB with the looks themselves, 8 MB for the largest form."""
+    run = subprocess.run(
+        [sys.executable, "-c", LARGE.format(path=sys.path)], capture_output=True, text=True, check=True
+    )
+    seconds, mebibytes, *sizes = map(float, run.stdout.split())
+    assert seconds < 40
+    assert mebibytes < 400
+    assert max(sizes) < 12e6
+
+
+def test_the_fleet_of_the_tests_has_every_state() -> None:
+    assert all(report_of(fleet(100))["totals"]["states"].values())
