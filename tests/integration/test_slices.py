@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from integration.ansible_run import PROJECT, plain
 from integration.test_secrets import found_in_files
 from simulator.client import RunningSimulator
 
-FLEET = [f"gateway-{number:02}" for number in range(1, 13)]
+FLEET = [f"gateway-{number:02}" for number in range(1, 9)]
 AT_ONCE = 3
 # of a record, what differs between two Things of one history
 OF_THE_THING = {"client_id", "identity_sha256", "fingerprint_sha256", "issued_at", "not_before", "not_after", "files"}
@@ -81,7 +80,7 @@ class Controller:
         script.chmod(0o700)
         (private / "env" / "extravars").write_text(json.dumps({"awx_job_id": 100 + number}))
         status = subprocess.run(
-            [f"{sys.prefix}/bin/ansible-runner", "run", str(private), "-p", f"thingstream.ztp.{playbook}", "--ident", "it", "-v", "--quiet"],
+            ["ansible-runner", "run", str(private), "-p", playbook, "--ident", "it", "-v", "--quiet"],
             env={
                 **{key: os.environ[key] for key in ("LANG",) if key in os.environ},
                 "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
@@ -91,7 +90,7 @@ class Controller:
             },
             timeout=180,
             check=False,
-        ).returncode  # fmt: skip
+        ).returncode
         found = [json.loads(path.read_text()) for path in (private / "artifacts" / "it" / "job_events").glob("*.json")]
         statistics = [event["event_data"] for event in found if event["event"] == "playbook_on_stats"]
         results = [event["event_data"] for event in found if event["event"].startswith("runner_on_")]
@@ -117,16 +116,19 @@ class Controller:
     def secrets(self, fleet: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """What the gateways of a fleet hold that nobody may see, and their token."""
         found = {}
-        for host, variables in fleet.items():
+        for variables in fleet.values():
             directory = Path(variables["thingstream_gateway_path"])
             found[f"token of {directory}"] = variables["thingstream_gateway_token"]
             for file in directory.glob("generations/*/credentials.json"):
                 found[f"password of {file}"] = json.loads(file.read_text())["password"]
         return found
 
-    def artifacts(self) -> Path:
-        """What AWX would keep of all jobs."""
-        return self.work / "jobs"
+    def shown(self, secrets: dict[str, str]) -> dict[str, set[str]]:
+        """File to the secrets in it, in all that jobs leave on a controller but inventories, which have tokens."""
+        found = found_in_files(secrets, 0, self.work / "jobs", self.work / "home")
+        inventories = {file for file in found if file.endswith("/inventory/hosts")}
+        assert inventories, "the search finds nothing even where something is"
+        return {file: names for file, names in found.items() if file not in inventories}
 
 
 @pytest.fixture
@@ -178,14 +180,14 @@ def test_slices_do_what_one_run_does(controller: Controller) -> None:
     """Provisioned, renewed with nothing due, cut anew and renewed by force; the slices share escrow and caches."""
     whole, sliced = fleet(controller, "whole"), fleet(controller, "sliced")
     steps = [
-        ("provision", 3, {}, {"hosts": 12, "due": 12, "renewed": 12}),
-        ("renew", 2, {}, {"hosts": 12, "not_due": 12}),
-        ("renew", 4, {"force": True}, {"hosts": 12, "due": 12, "renewed": 12}),
+        ("provision", 3, {}, {"hosts": 8, "due": 8, "renewed": 8}),
+        ("renew", 2, {}, {"hosts": 8, "not_due": 8}),
+        ("renew", 4, {"force": True}, {"hosts": 8, "due": 8, "renewed": 8}),
     ]
     for number, (playbook, slices, variables, expected) in enumerate(steps):
         controller.simulator.clear_requests()
-        (alone,) = controller.run(f"whole-{number}", playbook, 1, whole, **variables)
-        jobs = controller.run(f"sliced-{number}", playbook, slices, sliced, **variables)
+        (alone,) = controller.run(f"whole-{number}", f"thingstream.ztp.{playbook}", 1, whole, **variables)
+        jobs = controller.run(f"sliced-{number}", f"thingstream.ztp.{playbook}", slices, sliced, **variables)
         assert [job.status for job in (alone, *jobs)] == [0] * (slices + 1)
         assert alone.summary is not None
         assert counts(alone.summary) == counts(total(jobs)) == expected
@@ -198,31 +200,33 @@ def test_slices_do_what_one_run_does(controller: Controller) -> None:
         assert sorted(thing["hardware_id"] for thing in things) == sorted([f"slices-{host}" for host in FLEET] * 2)
     assert list((controller.work / "escrow").iterdir()) == []
 
-    audits = controller.run("audit", "audit", 2, sliced)
+    audits = controller.run("audit", "thingstream.ztp.audit", 2, sliced)
     reports = [json.loads((job.private / "project" / "thingstream-audit.json").read_text()) for job in audits]
     assert sorted(host for found in reports for host in found["gateways"]) == FLEET
     assert sorted(entry["host"] for found in reports for entry in found["retired"]) == FLEET
 
     secrets = controller.secrets(whole) | controller.secrets(sliced)
     assert len(secrets) == 2 * len(FLEET) * 3
-    for inventory in controller.artifacts().glob("*/inventory"):
-        shutil.rmtree(inventory)  # where the token has to be
-    assert found_in_files(secrets, 0, controller.artifacts(), controller.work / "home") == {}
+    assert controller.shown(secrets) == {}
 
 
 def test_more_slices_than_gateways(controller: Controller) -> None:
-    few = fleet(controller, "few", FLEET[:3])
-    jobs = controller.run("few", "provision", 5, few)
-    assert [job.status for job in jobs] == [0] * 5
-    assert [job.summary is None for job in jobs] == [False] * 3 + [True] * 2
-    assert counts(total(jobs)) == {"hosts": 3, "due": 3, "renewed": 3}
+    few = fleet(controller, "few", FLEET[:2])
+    jobs = controller.run("few", "thingstream.ztp.provision", 3, few)
+    assert [job.status for job in jobs] == [0, 0, 0]
+    assert [job.summary is None for job in jobs] == [False, False, True]
+    assert counts(total(jobs)) == {"hosts": 2, "due": 2, "renewed": 2}
     assert controller.records(few).keys() == few.keys()
 
 
-@pytest.mark.parametrize("playbook", sorted(path.stem for path in (PROJECT / "playbooks").glob("*.yml")))
-def test_an_empty_slice_succeeds(controller: Controller, playbook: str) -> None:
-    (job,) = controller.run("empty", playbook, 1, {})
+def test_an_empty_slice_succeeds(controller: Controller) -> None:
+    """Of every playbook, one after the other in one job."""
+    names = sorted(path.stem for path in (PROJECT / "playbooks").glob("*.yml"))
+    every = controller.work / "every.yml"
+    every.write_text(yaml.safe_dump([{"ansible.builtin.import_playbook": f"thingstream.ztp.{name}"} for name in names]))
+    (job,) = controller.run("empty", str(every), 1, {})
     assert (job.status, job.summary, list(job.results)) == (0, None, [])
+    assert (job.private / "artifacts" / "it" / "stdout").read_text().count("no hosts matched") == len(names)
 
 
 def test_failures_are_counted_in_their_slice(controller: Controller) -> None:
@@ -232,7 +236,7 @@ def test_failures_are_counted_in_their_slice(controller: Controller) -> None:
         hosts[host] = unreachable(host)
     hosts[FLEET[1]]["thingstream_gateway_token"] = "ffffffff-ffff-4fff-bfff-ffffffffffff"
     for playbook in ("provision", "renew"):
-        jobs = controller.run(playbook, playbook, 3, hosts)
+        jobs = controller.run(playbook, f"thingstream.ztp.{playbook}", 3, hosts)
         assert [job.status for job in jobs] == [4, 2 if playbook == "provision" else 0, 0]
         done = {"due": 1, "renewed": 1} if playbook == "provision" else {"not_due": 1}
         assert [counts(job.summary or {}) for job in jobs] == [
@@ -244,21 +248,19 @@ def test_failures_are_counted_in_their_slice(controller: Controller) -> None:
 
 def test_batches_of_slices_add_up(controller: Controller) -> None:
     """Two slices rotate at once, in batches; in the next rotation one gateway's failure stops its own slice only."""
-    hosts = fleet(controller, "batches", FLEET[:8])
-    assert controller.run("first", "provision", 1, hosts)[0].status == 0
+    hosts = fleet(controller, "batches", FLEET[:6])
+    assert controller.run("first", "thingstream.ztp.provision", 1, hosts)[0].status == 0
     time.sleep(1)  # a rotation replaces what arrived in an earlier second
-    jobs = controller.run("rotate", "rotate", 2, hosts)
+    jobs = controller.run("rotate", "thingstream.ztp.rotate", 2, hosts)
     assert [job.status for job in jobs] == [0, 0]
-    assert [counts(job.summary or {}) for job in jobs] == [{"hosts": 4, "due": 4, "renewed": 4}] * 2
-    assert len(controller.simulator.things(profile="slices-batches")) == 16
+    assert [counts(job.summary or {}) for job in jobs] == [{"hosts": 3, "due": 3, "renewed": 3}] * 2
+    assert len(controller.simulator.things(profile="slices-batches")) == 12
 
     time.sleep(1)
     controller.simulator.add_fault("status", status=403, body="No plan for device x", hardware_id=f"slices-{FLEET[2]}")
-    stopped, other = controller.run("stop", "rotate", 2, hosts)
+    stopped, other = controller.run("stop", "thingstream.ztp.rotate", 2, hosts)
     assert (stopped.status, other.status) == (2, 0)
-    assert counts(other.summary or {}) == {"hosts": 4, "due": 4, "renewed": 4}
+    assert counts(other.summary or {}) == {"hosts": 3, "due": 3, "renewed": 3}
     # the canary was renewed; gateways of the batch that stops a rotation count as failed, those after it not at all
     assert counts(stopped.summary or {}) == {"hosts": 2, "due": 1, "renewed": 1, "failed": 1}
-    for inventory in controller.artifacts().glob("*/inventory"):
-        shutil.rmtree(inventory)
-    assert found_in_files(controller.secrets(hosts), 0, controller.artifacts(), controller.work / "home") == {}
+    assert controller.shown(controller.secrets(hosts)) == {}
