@@ -9,10 +9,10 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test lint unit shell integration bench format clean
+.PHONY: help setup system-packages demo test lint unit shell integration execution-environment bench scaling format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/complete $(COLLECTIONS)/ztp ## Make the virtual environment with everything the other targets need
 
@@ -53,6 +53,9 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
 
+execution-environment: setup system-packages .cache/venv/execution-environment/complete ## Test that what is declared is enough
+	@$(BIN)/python -m pytest tests/environment
+
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,6 +69,9 @@ lint: setup system-packages ## Run every linter
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
+
+scaling: setup ## Measure what a gateway costs the controller, and what forks gain
+	@$(BIN)/python tests/bench/scaling.py
 
 format: setup ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
