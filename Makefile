@@ -9,10 +9,10 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean eda
+.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean eda execution-environment scaling
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/complete $(COLLECTIONS)/ztp ## Make the virtual environment with everything the other targets need
 
@@ -53,7 +53,7 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
 
-gates: ansible-test matrix importer docs eda ## Run what others judge the collection by, beside the tests
+gates: ansible-test matrix importer docs execution-environment awx eda ## Run what others judge the collection by, beside the tests
 
 ansible-test: system-packages ## Run ansible-test (sanity, units, integration) with the oldest and the newest ansible-core
 	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21
@@ -70,6 +70,9 @@ importer: .cache/venv/importer/complete ## Build the collection and run what Gal
 eda: setup .cache/venv/eda/complete ## Run the example rulebook with the real rule engine, which needs Java
 	@tests/system-packages.sh java:openjdk-17-jre-headless curl:curl
 	@$(BIN)/python -m pytest tests/eda
+
+execution-environment: setup system-packages .cache/venv/execution-environment/complete ## Test that what is declared is enough
+	@$(BIN)/python -m pytest tests/environment
 
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
@@ -88,6 +91,9 @@ docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the docume
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
+
+scaling: setup ## Measure what a gateway costs the controller, and what forks gain
+	@$(BIN)/python tests/bench/scaling.py
 
 format: setup ## Format the Python code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

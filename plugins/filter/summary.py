@@ -28,7 +28,8 @@ options:
 EXAMPLES = r"""
 - name: Sum up
   ansible.builtin.debug:
-    msg: "{{ ansible_play_hosts_all | map('extract', hostvars, 'thingstream_result') | thingstream.ztp.summary }}"
+    msg: "{{ ansible_play_hosts_all | map('extract', hostvars, 'thingstream_gateway_result')
+      | thingstream.ztp.summary }}"
   run_once: true
 """
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+COUNTS = ("hosts", "due", "renewed", "unchanged", "repaired", "not_due", "failed")
 RETIRED_COLUMNS = ("client_id", "hardware_id", "service", "given_name", "since", "host", "path")
 
 
@@ -38,6 +39,20 @@ def summary(results: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
         "failed": len(known) - len(sound),
         "reasons": dict(sorted(Counter(str(result["reason"]) for result in due).items())),
         "next_due_at": min((result["due_at"] for result in sound if result.get("due_at")), default=None),
+    }
+
+
+def total(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds up the summaries of parts of a fleet, such as the slices of a job.
+
+    :param summaries: as ``summary`` returns them.
+    :returns: the same as ``summary`` over all hosts at once.
+    """
+    parts = list(summaries)
+    return {
+        **{name: sum(part[name] for part in parts) for name in COUNTS},
+        "reasons": dict(sorted(sum((Counter(part["reasons"]) for part in parts), Counter[str]()).items())),
+        "next_due_at": min((part["next_due_at"] for part in parts if part["next_due_at"]), default=None),
     }
 
 

@@ -115,7 +115,12 @@ def provision(gateways: dict[str, str]) -> bool:
     run = subprocess.run(
         [*command, "--limit", ",".join(gateways)], env=environment, capture_output=True, text=True, check=False
     )
+    summed_up = False
     for line in run.stdout.splitlines() + run.stderr.splitlines():
+        if line.startswith(("TASK", "PLAY RECAP")):
+            summed_up = line.startswith("TASK") and "Ensure credentials" not in line
+        if summed_up:
+            continue
         match = re.match(r"(fatal: \[[^]]+\]: FAILED!) .*\"error_code\": \"(\w+)\".*\"msg\": \"(.*?)\"[,}]", line)
         if match:
             print(f"{match.group(1)} {match.group(2)}: {match.group(3)}")

@@ -29,8 +29,8 @@ class Run:
 
     @property
     def hosts(self) -> dict[str, Mapping[str, Any]]:
-        """Host to its last result."""
-        return {entry["host"]: entry["result"] for entry in self.results}
+        """Host to its last result of a task that each host has to itself."""
+        return {entry["host"]: entry["result"] for entry in self.results if not entry["once"]}
 
     def of(self, task: str) -> dict[str, Mapping[str, Any]]:
         """Host to its last result of one task, whatever role it is in."""
@@ -80,13 +80,14 @@ def run_playbook(
     playbook: str = PROVISION,
     environment: Mapping[str, str] | None = None,
     collections: Path = PROJECT / ".cache",
+    prefix: str | Path = sys.prefix,
     seconds: float = 180,
 ) -> Run:
-    """Run ``ansible-playbook`` in ``work`` with nothing but the given settings from outside."""
+    """Run ``ansible-playbook`` of a virtual environment, in ``work``, with nothing but the given settings."""
     results = work / "results.jsonl"
     results.unlink(missing_ok=True)
     run = subprocess.run(
-        [f"{sys.prefix}/bin/ansible-playbook", playbook, "-i", str(inventory), *arguments],
+        [f"{prefix}/bin/ansible-playbook", playbook, "-i", str(inventory), *arguments],
         cwd=work,
         env={**settings(work, collections), **(environment or {})},
         stdin=subprocess.DEVNULL,

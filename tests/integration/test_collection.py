@@ -5,75 +5,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.ansible_run import PROJECT, run_playbook, write_inventory
+from integration.ansible_run import run_playbook, write_inventory
+from integration.published import build, cut, install, tool
 from simulator.client import RunningSimulator
-
-CONTENT = ["meta", "plugins", "roles", "playbooks"]
-
-
-def tool(name: str, *arguments: str, work: Path, collections: Path) -> str:
-    run = subprocess.run(
-        [f"{sys.prefix}/bin/{name}", *arguments],
-        cwd=work,
-        env={**os.environ, "HOME": str(work), "ANSIBLE_HOME": str(work), "ANSIBLE_COLLECTIONS_PATH": str(collections)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The collection, built from what git tracks or would track, installed, and cut down to its published content."""
+    """The collection, installed and cut down to its published content."""
     work = tmp_path_factory.mktemp("collection")
-    source, collections = work / "source", work / "collections"
-    source.mkdir()
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        capture_output=True,
-        check=True,
-    )
-    subprocess.run(
-        ["tar", "--null", "-T", "-", "-cf", str(work / "source.tar")], cwd=PROJECT, input=tracked.stdout, check=True
-    )
-    subprocess.run(["tar", "-xf", str(work / "source.tar"), "-C", str(source)], check=True)
-    tool(
-        "ansible-galaxy",
-        "collection",
-        "build",
-        str(source),
-        "--output-path",
-        str(work),
-        work=work,
-        collections=collections,
-    )
-    (tarball,) = work.glob("thingstream-ztp-*.tar.gz")
-    tool(
-        "ansible-galaxy",
-        "collection",
-        "install",
-        "--offline",
-        str(tarball),
-        "-p",
-        str(collections),
-        work=work,
-        collections=collections,
-    )
-    root = collections / "ansible_collections" / "thingstream" / "ztp"
-    for entry in root.iterdir():
-        if entry.name not in [*CONTENT, "MANIFEST.json", "FILES.json"]:
-            subprocess.run(["rm", "-rf", str(entry)], check=True)
-    return collections
+    cut(install(build(work), work / "collections"))
+    return work / "collections"
 
 
 def test_the_installed_collection_provisions(

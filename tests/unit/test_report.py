@@ -53,8 +53,20 @@ def test_every_host_is_counted_once() -> None:
     assert found["hosts"] == found["due"] + found["not_due"] + found["failed"]
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3, 20])
+def test_slices_add_up_to_the_whole(slices: int) -> None:
+    actions = ["none", "created", "renewed", "unchanged", "repaired"]
+    results = [
+        result(actions[number % 5], f"reason-{number % 3}", f"2027-01-{number + 1:02}T00:00:00Z")
+        for number in range(12)
+    ] + [{"failed": True}, {}]
+    parts = [report.summary(results[number::slices]) for number in range(slices)]
+    assert report.total(parts) == report.summary(results)
+
+
 def test_no_host_at_all() -> None:
     assert report.summary([])["next_due_at"] is None
+    assert report.total([]) == report.total([report.summary([])]) == report.summary([])
     assert report.retirement_list({}) == []
 
 

@@ -27,6 +27,7 @@ class CallbackModule(CallbackBase):
 
     def _write(self, status: str, result: Any) -> None:
         line = {"status": status, "host": result._host.get_name(), "task": result._task.get_name()}
+        line["once"] = bool(result._task.run_once)
         with open(os.environ["TEST_RESULTS"], "a", encoding="utf-8") as stream:
             stream.write(json.dumps({**line, "result": result._result}, default=str) + "\n")
 
