@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,16 @@ class Site:
     settings: dict[str, Any]
     secrets: dict[str, str]
 
-    def configure(self, *arguments: str, secrets: dict[str, str] | None = None, **settings: Any) -> Run:
-        """Runs configure.yml; ``settings`` without their prefix."""
+    def configure(
+        self, *arguments: str, secrets: dict[str, str] | None = None, only: Sequence[str] = (), **settings: Any
+    ) -> Run:
+        """Runs configure.yml, or only some of its tasks; ``settings`` without their prefix."""
+        (play,) = yaml.safe_load((EXTENSION / "configure.yml").read_text())
+        tasks = [task for task in play["tasks"] if not only or task["name"] in only]
+        assert len(tasks) == len(only or tasks)
+        playbook = self.work / "configure.yml"
+        playbook.write_text(yaml.safe_dump([{**play, "tasks": tasks}], sort_keys=False))
+        shutil.copy(EXTENSION / "settings.yml", self.work)
         own = {f"thingstream_awx_{name}": value for name, value in settings.items()}
         file = self.work / "mine.yml"
         file.write_text(yaml.safe_dump(plain({**self.settings, **own})))
@@ -44,7 +51,7 @@ class Site:
             "-e",
             f"@{file}",
             *arguments,
-            playbook=str(EXTENSION / "configure.yml"),
+            playbook=str(playbook if only else EXTENSION / "configure.yml"),
             environment={
                 "CONTROLLER_HOST": self.url,
                 "CONTROLLER_OAUTH_TOKEN": TOKEN,
@@ -78,13 +85,6 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimul
         yield running
 
 
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Site]:
-    awx = empty_awx(tmp_path / "projects")
-    with serving(awx) as url:
-        yield Site(awx, url, tmp_path, {}, {**SECRETS, "THINGSTREAM_ZTP_TOKEN": "a token"})
-
-
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory, simulator: RunningSimulator) -> Iterator[tuple[Site, Run]]:
     """The first run of configure.yml, told everything, against an AWX that holds nothing of it."""
@@ -108,11 +108,6 @@ def site(first_run: tuple[Site, Run]) -> Iterator[Site]:
     assert run.status == 0, run.output
     known = ("objects", "secrets", "members", "surveys", "writes")
     kept = {name: copy.deepcopy(getattr(site.awx, name)) for name in known}
-    yield replace(site)
+    yield site
     for name, value in kept.items():
         setattr(site.awx, name, value)
-
-
-def environment() -> dict[str, str]:
-    """What a job inherits here in place of its container's environment."""
-    return {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}

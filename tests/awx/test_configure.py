@@ -74,7 +74,9 @@ def test_what_differs_is_updated_and_nothing_else(site: Site) -> None:
     }
     token = site.awx.secrets[site.awx.named("credentials", "Thingstream")["id"]]
     site.awx.writes.clear()
-    assert changed(site.configure("--check", secrets={}, **settings)) == expected
+    some = ["Make the project", "Make the inventory", "Make the credential of the device profile", "Make the schedules"]
+    foreseen = changed(site.configure("--check", secrets={}, only=some, **settings))
+    assert foreseen == {one for one in expected if one.partition(":")[0] in some}
     assert site.awx.writes == []
     assert changed(site.configure(secrets={}, **settings)) == expected
     assert site.awx.named("job_templates", "Thingstream renew")["job_slice_count"] == 9
@@ -86,21 +88,61 @@ def test_what_differs_is_updated_and_nothing_else(site: Site) -> None:
 
 def test_a_secret_is_replaced_when_that_is_said(site: Site) -> None:
     identity = site.awx.named("credentials", "Thingstream")["id"]
-    new = {**site.secrets, "THINGSTREAM_ZTP_TOKEN": "another token"}
-    assert site.configure("-e", "thingstream_awx_update_secrets=true", secrets=new).status == 0
+    new, task = {**site.secrets, "THINGSTREAM_ZTP_TOKEN": "another token"}, "Make the credential of the device profile"
+    assert changed(site.configure(secrets=new, only=[task])) == set()
+    assert changed(site.configure(secrets=new, only=[task], update_secrets=True)) == {f"{task}: "}
     assert site.awx.secrets[identity] == {"token": "another token"}
 
 
-@pytest.mark.parametrize(
-    ("settings", "secrets", "message"),
-    [
-        ({"organization": "Nowhere"}, True, "organizations/?name=Nowhere returned 0 items"),
-        ({"project_url": "https://git.example.com/other.git"}, True, "Playbook not found for project"),
-        ({}, False, "$encrypted$ is a reserved keyword, and cannot be used for token"),
-    ],
-    ids=["organization", "project", "no secret"],
-)
-def test_what_is_wrong_is_refused(empty: Site, settings: dict[str, Any], secrets: bool, message: str) -> None:
-    run = empty.configure(secrets=None if secrets else {}, **settings)
+def test_a_new_credential_needs_its_secret(site: Site) -> None:
+    del site.awx.objects[site.awx.named("credentials", "Thingstream")["id"]]
+    run = site.configure(secrets={}, only=["Make the credential of the device profile"])
     assert run.status == 2
-    assert message in run.output, run.output
+    assert "cannot be used for token" in run.output
+
+
+def test_a_repository_without_the_playbooks_is_refused(site: Site) -> None:
+    for template in site.awx.all("job_templates"):
+        del site.awx.objects[template["id"]]
+    tasks = ["Make the project", "Make the job templates"]
+    run = site.configure(only=tasks, project_url="https://git.example.com/other.git")
+    assert run.status == 2
+    assert "Playbook not found for project" in run.output
+
+
+def test_a_wrong_reference_is_refused(site: Site) -> None:
+    run = site.configure(only=["Make the job templates"], machine_credential="Nobody")
+    assert run.status == 2
+    assert "credentials/?name=Nobody returned 0 items" in run.output
+
+
+# ---- what is there then ----
+
+
+def test_templates(site: Site) -> None:
+    def names(template: str, below: str) -> list[str]:
+        found = site.awx.members.get((site.awx.named("job_templates", template)["id"], below), [])
+        return sorted(site.awx.objects[one]["name"] for one in found)
+
+    asks_the_platform = {"provision", "renew", "rotate", "audit"}
+    for template in site.awx.all("job_templates"):
+        playbook = template["playbook"].removesuffix(".yml")
+        assert template["name"] == f"Thingstream {playbook}"
+        device_profile = ["Thingstream"] if playbook in asks_the_platform else []
+        assert names(template["name"], "credentials") == ["Gateways", *device_profile, "Thingstream escrow"]
+        assert names(template["name"], "instance_groups") == ["Thingstream"]
+        sliced = playbook in ("provision", "renew", "verify")
+        assert (template["job_slice_count"] > 1) is sliced
+        # whoever may set variables could send the token elsewhere
+        assert (template["ask_variables_on_launch"], template["ask_limit_on_launch"]) == (False, True)
+        assert template["prevent_instance_group_fallback"] is True
+        assert template["allow_simultaneous"] is False
+
+
+def test_the_workflow(site: Site) -> None:
+    nodes = {one["id"]: one["identifier"] for one in site.awx.all("workflow_job_template_nodes")}
+    leads_to = {
+        name: [nodes[one] for one in site.awx.members.get((identity, "success_nodes"), [])]
+        for identity, name in nodes.items()
+    }
+    assert leads_to == {"provision": ["verify"], "verify": ["audit"], "audit": []}
