@@ -313,7 +313,11 @@ def check_credential_type(awx: Awx, made: Object, before: Object | None) -> None
     known = {"id", "label", "type", "format", "choices", "help_text", "multiline", "secret", "default"}
     names = {}
     for one in made["inputs"].get("fields", []):
-        if set(one) - known or not {"id", "label"} <= set(one) or one.get("type", "string") not in ("string", "boolean"):
+        if (
+            set(one) - known
+            or not {"id", "label"} <= set(one)
+            or one.get("type", "string") not in ("string", "boolean")
+        ):
             raise Refused(400, {"inputs": [f"{one} is not a field"]})
         one.setdefault("type", "string")
         names[one["id"]] = "EXAMPLE"
@@ -458,9 +462,6 @@ def application(awx: Awx) -> FastAPI:
         answer.headers["X-API-Product-Version"] = "24.6.1"
         return answer
 
-    def listed(found: list[Object]) -> Object:
-        return {"count": len(found), "next": None, "previous": None, "results": [awx.shown(one) for one in found]}
-
     @app.get("/api/v2/{resource}/")
     async def search(resource: str, request: Request) -> Object:
         fields = RESOURCES.get(resource, RESOURCES["workflow_job_templates"] if "unified" in resource else None)
@@ -471,7 +472,7 @@ def application(awx: Awx) -> FastAPI:
             if name not in (*fields, "id"):
                 raise Refused(400, {"detail": f"{resource} has no field named '{name}'"})
             found = [one for one in found if str(one.get(name)) == value]
-        return listed(found)
+        return listed(awx, found)
 
     @app.post("/api/v2/{resource}/", status_code=201)
     async def create(resource: str, request: Request) -> Object:
@@ -492,6 +493,16 @@ def application(awx: Awx) -> FastAPI:
         awx.change(awx.get(resource, identity), await request.json())
         return awx.shown(awx.objects[identity])
 
+    add_surveys(app, awx)
+    add_associations(app, awx)
+    return app
+
+
+def listed(awx: Awx, found: list[Object]) -> Object:
+    return {"count": len(found), "next": None, "previous": None, "results": [awx.shown(one) for one in found]}
+
+
+def add_surveys(app: FastAPI, awx: Awx) -> None:
     @app.get("/api/v2/{resource}/{identity}/survey_spec/")
     async def survey(resource: str, identity: int) -> Any:
         return awx.surveys.get(awx.get(resource, identity)["id"], {})
@@ -508,12 +519,14 @@ def application(awx: Awx) -> FastAPI:
         awx.surveys.pop(awx.get(resource, identity)["id"], None)
         return {}
 
+
+def add_associations(app: FastAPI, awx: Awx) -> None:
     @app.get("/api/v2/{resource}/{identity}/{below}/")
     async def members(resource: str, identity: int, below: str) -> Object:
         awx.get(resource, identity)
         if (resource, below) not in ASSOCIATIONS:
             raise Refused(404, {"detail": "Not found."})
-        return listed([awx.objects[one] for one in awx.members.get((identity, below), [])])
+        return listed(awx, [awx.objects[one] for one in awx.members.get((identity, below), [])])
 
     @app.post("/api/v2/{resource}/{identity}/{below}/", status_code=204)
     async def associate(resource: str, identity: int, below: str, request: Request) -> Response:
@@ -530,8 +543,6 @@ def application(awx: Awx) -> FastAPI:
                 ASSOCIATION_CHECKS[resource, below](awx, present, new)
             present.append(new["id"])
         return Response(status_code=204)
-
-    return app
 
 
 @contextmanager
