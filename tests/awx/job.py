@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A job of AWX: what AWX makes of a job template for ansible-runner, and the run of it.
 
-AWX writes the template of a credential's ``file`` injector below ``env``, fills in those of ``env`` for the environment,
+AWX writes the template of the ``file`` injector below ``env``, fills in those of ``env`` for the environment,
 and passes those of ``extra_vars`` as a file of their own. An input that is left blank is undefined in them.
 """
 
