@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean eda execution-environment scaling
+.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean eda execution-environment scaling awx
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,19 @@ eda: setup .cache/venv/eda/complete ## Run the example rulebook with the real ru
 
 execution-environment: setup system-packages .cache/venv/execution-environment/complete ## Test that what is declared is enough
 	@$(BIN)/python -m pytest tests/environment
+
+# awx.awx is on PyPI within the bundle only, whose Python is newer than what is needed to read it.
+AWX_BUNDLE := ansible==13.8.0
+.cache/awx/complete: tests/awx/collection.py | .venv/complete
+	@echo "Fetching awx.awx (55 MB, once)"
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+		--python-version 3.12 --dest .cache/awx/bundle $(AWX_BUNDLE)
+	@$(BIN)/python tests/awx/collection.py .cache/awx/bundle/ansible-*.whl .cache/awx
+	@rm -r .cache/awx/bundle
+	@touch $@
+
+awx: setup .cache/awx/complete ## Run the tests of AWX as code, with the modules of awx.awx
+	@$(BIN)/python -m pytest tests/awx
 
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from ansible import constants as C
-from ansible.module_utils.basic import env_fallback
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     api,
@@ -22,7 +21,11 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     provision,
     user_templates,
 )
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase, result_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import (
+    ZtpActionBase,
+    from_environment,
+    result_of,
+)
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.renewal_options import RENEWAL_ARGUMENTS, renewal_of
@@ -44,7 +47,7 @@ class ActionModule(ZtpActionBase):
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "service": {"type": "str", "required": True, "choices": sorted(SERVICES)},
         "state": {"type": "str", "default": "present", "choices": ["present", "renewed", "absent"]},
-        "token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["THINGSTREAM_ZTP_TOKEN"])},
+        "token": {"type": "str", "no_log": True, "fallback": (from_environment, ["THINGSTREAM_ZTP_TOKEN"])},
         "hardware_id": {"type": "str"},
         "given_name": {"type": "str"},
         "tags": {"type": "list", "elements": "str"},
@@ -61,10 +64,10 @@ class ActionModule(ZtpActionBase):
         "api_url": {
             "type": "str",
             "default": api.DEFAULT_URL,
-            "fallback": (env_fallback, ["THINGSTREAM_API_URL"]),
+            "fallback": (from_environment, ["THINGSTREAM_API_URL"]),
         },
         "validate_certs": {"type": "bool", "default": True},
-        "ca_path": {"type": "path"},
+        "ca_path": {"type": "path", "fallback": (from_environment, ["THINGSTREAM_CA_PATH"])},
         "client_cert": {"type": "path"},
         "client_key": {"type": "path", "no_log": False},
         "proxy": {"type": "str", "no_log": True},
@@ -155,6 +158,7 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
         repeatable=(service.repeatable and hardware_id is not None) if repeatable is None else repeatable,
         activation_timeout=arguments["activation_timeout"],
         escrow_place=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
+        escrow_make_parents=arguments["escrow_path"] == ActionModule.ARGUMENTS["escrow_path"]["default"],
         templates=templates,
         sealed=arguments["sealed"],
         only_installed=arguments["state"] == "renewed",

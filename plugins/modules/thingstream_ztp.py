@@ -134,8 +134,8 @@ options:
   ca_path:
     description:
       - A file on the controller with the certificates of those who may sign the certificate of the API.
-      - If not set, the file that E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle of the Python
-        library requests.
+      - If not set, the file that E(THINGSTREAM_CA_PATH), E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the
+        CA bundle of the Python library requests.
     type: path
   client_cert:
     description:
@@ -184,7 +184,8 @@ options:
       - A directory on the controller, mode V(0700), that keeps a response until its host has it. If the host vanishes
         in between, the next run installs from there and asks nobody.
       - Entries are encrypted with the first Ansible Vault secret of the run, if there is one, and mode V(0600) always.
-      - In containers that do not outlive the job, as in AWX, this should be on a volume that does.
+      - In containers that do not outlive the job, as in AWX, this should be on a volume that does. The directory above
+        it must exist, so that a volume that is not mounted is noticed before the platform is asked.
       - If not set, C(thingstream/escrow) in the home directory of Ansible, which is C(~/.ansible).
     type: path
   verify:

@@ -8,6 +8,7 @@ Private to the collection.
 from __future__ import annotations
 
 import json
+import os
 import random
 import secrets
 import time
@@ -19,6 +20,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.errors import AnsibleFallbackNotFound
 from ansible.parsing.vault import is_encrypted
 from ansible.plugins.action import ActionBase
 
@@ -32,6 +34,18 @@ _LIBRARIES = (
     ("jmespath", JMESPATH_MISSING),
     ("requests", api.REQUESTS_MISSING),
 )
+
+
+def from_environment(name: str) -> str:
+    """The value of an option that is not set. An empty variable counts as not set, as what is left blank in a
+    credential of AWX arrives as one.
+
+    :raises AnsibleFallbackNotFound: if there is none.
+    """
+    value = os.environ.get(name)
+    if not value:
+        raise AnsibleFallbackNotFound
+    return value
 
 
 class ZtpActionBase(ActionBase):

@@ -117,7 +117,7 @@ def from_platform(order: Order, world: World, reason: str, kept: Kept) -> tuple[
     :raises ProvisioningError: as ``api.ask`` and ``credentials.check``, and ``activation_pending``.
     """
     check(order)
-    escrow.prepare(order.escrow_place, world.encrypt)
+    escrow.prepare(order.escrow_place, world.encrypt, make_parents=order.escrow_make_parents)
     wait, waited = FIRST_ACTIVATION_WAIT, 0.0
     while True:
         raw = _ask(order, world)

@@ -54,12 +54,21 @@ def location(directory: str, service: str, hardware_id: str | None, given_name: 
     return Path(directory).expanduser() / f"{service}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
-def prepare(place: Path, encrypt: Cipher | None = None) -> None:
+def prepare(place: Path, encrypt: Cipher | None = None, *, make_parents: bool = True) -> None:
     """Makes sure, before the API is asked, that a response can be kept.
 
     :param encrypt: as for ``store``; tried once.
+    :param make_parents: whether the directory above may be made, too. One that somebody has chosen is more likely a
+        volume that is not mounted, and in a container what is made in its place is gone with the run.
     :raises ProvisioningError: ``escrow_failed``.
     """
+    above = place.parent.parent
+    if not make_parents and not above.is_dir():
+        raise ProvisioningError(
+            "escrow_failed",
+            f"The directory {above}, which is to hold the escrow, does not exist on the controller: is its volume "
+            "mounted? See escrow_path. Nothing was asked of the platform.",
+        )
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = place.parent.stat()

@@ -44,6 +44,7 @@ class Order:
     :param only_installed: whether a gateway that holds nothing is left alone.
     :param renew_refused: whether credentials in use that turn out to be refused are renewed.
     :param escrow_place: ``escrow.location`` of the Thing.
+    :param escrow_make_parents: as for ``escrow.prepare``.
     :param origin: where the answer comes from, for the record.
     :param answer: an answer that came from elsewhere; then nobody is asked.
     :param answered_at: when it arrived (aware), if not now.
@@ -61,6 +62,7 @@ class Order:
     repeatable: bool
     activation_timeout: float
     escrow_place: Path
+    escrow_make_parents: bool = True
     templates: bundle.Templates | None = None
     origin: str = "ztp"
     answer: bytes | None = field(default=None, repr=False)

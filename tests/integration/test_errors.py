@@ -62,6 +62,7 @@ CASES = {
     "unknown-owner": Case("bad_option", "owner 'nobody-here'", 0, options={"owner": "nobody-here"}),
     "unknown-group": Case("bad_option", "group 'nobody-here'", 0, options={"group": "nobody-here"}),
     "escrow-blocked": Case("escrow_failed", "escrow_path", 0, options={"escrow_path": "{work}/file/escrow"}),
+    "escrow-unmounted": Case("escrow_failed", "mounted", 0, options={"escrow_path": "{work}/volume/escrow"}),
     "escrow-open": Case("escrow_failed", "0700", 0, options={"escrow_path": "{work}/open"}),
     "deaf-connection": Case("gateway_unsupported", "standard input", 0, variables={"ansible_connection": "deaf"}),
     "unreachable-api": Case(

@@ -164,6 +164,17 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         assert (caught.value.code, "escrow_path" in caught.value.message) == ("escrow_failed", True)
 
 
+def test_a_volume_that_is_not_mounted(tmp_path: Path) -> None:
+    place = escrow.location(str(tmp_path / "volume" / "escrow"), "cloudlocate", "hw-1", "gw1")
+    with pytest.raises(ProvisioningError) as caught:
+        escrow.prepare(place, make_parents=False)
+    assert (caught.value.code, "escrow_path" in caught.value.message) == ("escrow_failed", True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "volume").mkdir()
+    escrow.prepare(place, make_parents=False)
+    assert place.parent.is_dir()
+
+
 def test_preparing_twice_is_fine(place: Path) -> None:
     escrow.prepare(place)
     assert list(place.parent.iterdir()) == []
