@@ -9,7 +9,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer lint unit shell integration bench docs format clean eda execution-environment scaling awx
+.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer test-faults test-faults-short lint unit shell integration bench docs format clean eda execution-environment scaling awx
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest tests/integration tests/gateways
+
+test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
+	@$(BIN)/python -m pytest tests/faults --full
+
+test-faults-short: setup system-packages ## A selection of the same, in minutes
+	@$(BIN)/python -m pytest tests/faults
 
 gates: ansible-test matrix importer docs execution-environment awx eda ## Run what others judge the collection by, beside the tests
 

@@ -4,6 +4,6 @@
 
 from __future__ import annotations
 
-from integration.conftest import platform, running_simulator, simulator
+from stage import platform, running_simulator, simulator
 
 __all__ = ["platform", "running_simulator", "simulator"]

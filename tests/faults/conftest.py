@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Counts what was tried and what survived, and prints one table at the end: class, tried, survived, lost.
+
+A test counts with the fixture `trials`. Short by default; `--full` tries everything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from stage import gateways, platform, running_simulator, simulator
+
+__all__ = ["gateways", "platform", "running_simulator", "simulator"]
+
+Trial = Callable[[str], AbstractContextManager[None]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="try every fault, not the short selection")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is tried, or the short selection."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def trials(record_property: Callable[[str, object], None]) -> Iterator[Trial]:
+    """``with trials("Kill, install"):`` counts one trial of a class, as survived if nothing is raised in it."""
+    tried: Counter[str] = Counter()
+    survived: Counter[str] = Counter()
+
+    @contextmanager
+    def trial(name: str) -> Iterator[None]:
+        tried[name] += 1
+        yield
+        survived[name] += 1
+
+    yield trial
+    record_property("trials", {name: (tried[name], survived[name]) for name in tried})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tried: Counter[str] = Counter()
+    survived: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) != "teardown":
+                continue
+            for kind, counts in report.user_properties:
+                if kind == "trials":
+                    for name, (one, other) in counts.items():
+                        tried[name] += one
+                        survived[name] += other
+    if not tried:
+        return
+    width = max(map(len, [*tried, "class"]))
+    terminalreporter.section("faults")
+    terminalreporter.write_line(f"{'class':{width}}  {'tried':>7}  {'survived':>8}  {'lost':>5}")
+    for name in [*sorted(tried), "all"]:
+        one = tried[name] if name in tried else sum(tried.values())
+        other = survived[name] if name in tried else sum(survived.values())
+        terminalreporter.write_line(f"{name:{width}}  {one:7}  {other:8}  {one - other:5}")
