@@ -42,7 +42,7 @@ demo: setup ## Show the main job: a simulator, a small fleet on this machine, no
 
 test: setup system-packages lint ## Run the linters and every test
 	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/shell
-	@$(BIN)/python -m pytest tests/integration tests/gateways
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integration tests/gateways
 
 unit: setup ## Run the tests that need nothing but Python
 	@$(BIN)/python -m pytest --numprocesses auto tests/unit
@@ -51,7 +51,7 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 	@$(BIN)/python -m pytest --numprocesses auto tests/shell
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
-	@$(BIN)/python -m pytest tests/integration tests/gateways
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integration tests/gateways
 
 test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
 	@$(BIN)/python -m pytest tests/faults --full
@@ -59,7 +59,7 @@ test-faults: setup system-packages ## Try to break the promises, all of it; prin
 test-faults-short: setup system-packages ## A selection of the same, in minutes
 	@$(BIN)/python -m pytest tests/faults
 
-gates: ansible-test matrix importer docs execution-environment awx eda ## Run what others judge the collection by, beside the tests
+gates: ansible-test matrix importer docs execution-environment awx eda test-faults-short ## Run what others judge the collection by, beside the tests
 
 ansible-test: system-packages ## Run ansible-test (sanity, units, integration) with the oldest and the newest ansible-core
 	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ def simulator(running_simulator: RunningSimulator) -> RunningSimulator:
 @pytest.fixture(scope="session")
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Three Debian gateways and a BusyBox one without Python, each reached by SSH."""
+    # tests that run side by side look for a free port each in a range of their own
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.environ.setdefault("FLEET_PORT", str(2222 + 100 * worker))
     try:
         build(BASE)
         with fleet(tmp_path_factory.mktemp("fleet"), debian=3, busybox=1) as running:

@@ -16,8 +16,11 @@ ANSIBLE = "https://docs.ansible.com/ansible/latest/"
 # The pages of Ansible that antsibull-docs refers to. Listed here, because a build must not need a network.
 ANSIBLE_PAGES = {
     "action_plugins": "plugins/action.html",
+    "ansible_collections.ansible.builtin.debug_module": "collections/ansible/builtin/debug_module.html",
+    "ansible_collections.ansible.builtin.default_callback": "collections/ansible/builtin/default_callback.html",
     "ansible_collections.ansible.builtin.template_module": "collections/ansible/builtin/template_module.html",
     "ansible_configuration_settings": "reference_appendices/config.html",
+    "callback_plugins": "plugins/callback.html",
     "common_return_values": "reference_appendices/common_return_values.html",
 }
 
@@ -39,7 +42,9 @@ html_show_sphinx = False
 
 def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.TextElement) -> nodes.reference | None:
     """What is not here may be a page of Ansible's own documentation."""
-    page = ANSIBLE_PAGES.get(node["reftarget"])
+    target = node["reftarget"]
+    is_setting = node["reftype"] == "envvar" and target.startswith("ANSIBLE_")
+    page = f"reference_appendices/config.html#envvar-{target}" if is_setting else ANSIBLE_PAGES.get(target)
     return nodes.reference("", "", content, refuri=ANSIBLE + page, internal=False) if page else None
 
 
