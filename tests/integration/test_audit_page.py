@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import audit, audit_page
+from ansible_collections.thingstream.ztp.tests.unit.looks import HOSTILE, UNREACHABLE, fleet, held, look
+from ansible_collections.thingstream.ztp.tests.unit.support import NOW
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from unit.looks import HOSTILE, UNREACHABLE, fleet, held, look
-from unit.support import NOW
 
 WAITING = {
     "file": "/x/y.escrow",

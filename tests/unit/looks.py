@@ -13,7 +13,7 @@ from typing import Any
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Held
-from unit.support import DAY, NOW, cloudlocate, encoded, parse
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, cloudlocate, encoded, parse
 
 PATH = "/etc/thingstream/pointperfect"
 RENEWAL = {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
