@@ -42,7 +42,7 @@ demo: setup ## Show the main job: a simulator, a small fleet on this machine, no
 
 test: setup system-packages lint ## Run the linters and every test
 	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/shell
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integration tests/gateways
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/integration tests/gateways
 
 unit: setup ## Run the tests that need nothing but Python
 	@$(BIN)/python -m pytest --numprocesses auto tests/unit
@@ -51,7 +51,7 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 	@$(BIN)/python -m pytest --numprocesses auto tests/shell
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integration tests/gateways
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/integration tests/gateways
 
 test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
 	@$(BIN)/python -m pytest tests/faults --full
