@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,9 +49,12 @@ class Terminal:
             except pexpect.EOF:
                 break
             self.transcript += written
-            self._stream.feed(written)
-            if self.lines and self.lines[-1] not in self.frames[-1:]:
-                self.frames.append(self.lines[-1])
+            # by cursor movements, so that what is drawn over at once is a frame, too
+            for part in re.split(rb"(?=\r)", written):
+                self._stream.feed(part)
+                last = next((line.rstrip() for line in reversed(self.screen.display) if line.strip()), "")
+                if last and last not in self.frames[-1:]:
+                    self.frames.append(last)
 
     def status(self) -> int | None:
         """The exit status, once the program has ended."""

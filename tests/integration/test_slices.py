@@ -202,7 +202,7 @@ def test_slices_do_what_one_run_does(controller: Controller) -> None:
 
     audits = controller.run("audit", "thingstream.ztp.audit", 2, sliced)
     reports = [json.loads((job.private / "project" / "thingstream-audit.json").read_text()) for job in audits]
-    assert sorted(host for found in reports for host in found["gateways"]) == FLEET
+    assert sorted(row["host"] for found in reports for row in found["gateways"]) == FLEET
     assert sorted(entry["host"] for found in reports for entry in found["retired"]) == FLEET
 
     secrets = controller.secrets(whole) | controller.secrets(sliced)
