@@ -14,6 +14,7 @@ import shutil
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -247,6 +248,8 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
         first = site.run(hosts)
         not_reached = [cut for cut in chosen if lines[cut].direction]
         asked = {cut: site.requests(cut.name) for cut in chosen}
+        ends = Counter(_end(site, cut, first.hosts[cut.name], before[cut]) for cut in chosen if cut not in not_reached)
+        print(f"cut {len(chosen)} lines, {len(not_reached)} of them too late: {dict(ends)}")
         problems = [
             f"{cut}: {problem}"
             for cut in chosen
@@ -266,6 +269,7 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
                 for problem in _tried(trials, lambda cut=cut: _check_next(site, cut, second.hosts[cut.name]))
             ]
     assert len(not_reached) <= len(chosen) / 4, [cut.name for cut in not_reached]
+    assert {"before the request", "before the switch"} <= set(ends), "every stage is cut"
     assert not problems, "\n".join(problems)
 
 
@@ -288,6 +292,15 @@ def _tried(trials: Trial, check: Callable[[], None]) -> list[str]:
     except AssertionError as problem:
         return [str(problem)]
     return []
+
+
+def _end(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """How far a run came."""
+    if result["status"] == "ok":
+        return "after the report"
+    if not site.kept(cut.name):
+        return "before the request"
+    return "before the switch" if site.record(cut.gateway, cut.name) == before else "before the report"
 
 
 def _check_cut(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
