@@ -151,13 +151,15 @@ class Cell:
 
 
 def cells(full: bool) -> list[Cell]:
-    """All of faults, services and calls; or each fault twice: where a request may be repeated, and where it may not."""
+    """All of faults, services and calls; or each fault once, or twice where a repeated request makes a difference."""
     everything = [(service, call) for service in (*REPEATABLE, "cloudlocate") for call in CALLS]
     calls = list(CALLS)
     chosen = []
     for number, (name, fault) in enumerate(FAULTS.items()):
-        two = [(REPEATABLE[number % 2], calls[number % 2]), ("cloudlocate", calls[number % 3])]
-        for service, call in everything if full else two:
+        some = [everything[number % len(everything)]]
+        if fault.repeated == "repeatable":
+            some = [(REPEATABLE[number % 2], calls[number % 2]), ("cloudlocate", calls[number % 3])]
+        for service, call in everything if full else some:
             chosen.append(Cell(f"{name}.{service}.{call}", fault, service, call))
     sound = Fault("none", "", "never", {"kind": "delay_before", "seconds": 0}, processed=True)
     return [*chosen, *(Cell(f"sound.pointperfect-live.{call}", sound, "pointperfect-live", call) for call in CALLS)]

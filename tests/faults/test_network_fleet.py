@@ -79,7 +79,7 @@ def region(
     simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, full: bool
 ) -> Callable[[str], Region]:
     def make(service: str) -> Region:
-        names = [f"{service}-fleet-{number:03}" for number in range(100 if full else 30)]
+        names = [f"{service}-fleet-{number:03}" for number in range(100 if full else 20)]
         for fault in WEATHER:
             simulator.add_fault(count=1_000_000, service=service, probability=PROBABILITY, **fault)
         return Region(simulator, tmp_path, platform, service, names)

@@ -183,19 +183,20 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
     return Site(gateways, simulator, tmp_path, common)
 
 
-def test_cut_between_switch_and_report(site: Site, trials: Trial) -> None:
+def test_cut_between_switch_and_report(site: Site, trials: Trial, full: bool) -> None:
     """The run knows nothing of its success; the next one finds it, and asks nobody."""
-    hosts = {host: site.variables(host, f"report-{host}") for host in HOSTS}
+    hosts = {host: site.variables(host, f"report-{host}") for host in (HOSTS if full else HOSTS[:2])}
     cut = site.run(hosts, reload_command=END_SESSION)
     again = site.run(hosts)
-    last = site.run(hosts)
-    for host in HOSTS:
+    last = site.run(hosts) if full else None
+    for host in hosts:
         with trials("Network: SSH, between switch and report"):
             assert cut.hosts[host]["status"] == "unreachable", cut.output
             assert "kept in" in cut.hosts[host]["msg"]
             assert again.hosts[host]["status"] == "ok", again.output
             assert again.hosts[host]["generation"] == "000001", "the generation that was switched to stays"
-            assert (last.hosts[host]["action"], last.hosts[host]["reason"]) == ("none", "none")
+            if last is not None:
+                assert (last.hosts[host]["action"], last.hosts[host]["reason"]) == ("none", "none")
             assert site.requests(f"report-{host}") == 1
             record = site.record(host, f"report-{host}")
             assert record
@@ -217,9 +218,9 @@ class Cut:
 
 def cuts(full: bool) -> list[Cut]:
     """Cuts spread evenly over a run; a renewal has one look more, so that it is longer."""
-    chosen = []
+    chosen: list[Cut] = []
     for call, longest in (("first", 1.0), ("renewal", 1.5)):
-        for direction, count in (("up", 24 if full else 4), ("down", 12 if full else 2)):
+        for direction, count in (("up", 24 if full else 3), ("down", 12 if full else 1)):
             for number in range(count):
                 gateway = HOSTS[len(chosen) % len(HOSTS)]
                 part = longest * (number + 0.5) / count
