@@ -153,7 +153,7 @@ options:
     type: str
   timeout:
     description:
-      - How many seconds to wait for a connection, and again for an answer.
+      - How many seconds to wait for a connection, and again for a whole answer, however slowly it comes.
     type: float
     default: 30
   retries:

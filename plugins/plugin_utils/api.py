@@ -13,8 +13,10 @@ import io
 import ipaddress
 import json
 import os
+import queue
 import re
 import ssl
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,6 +57,7 @@ class Endpoint:
     :param ca_path: a file of PEM certificates to trust in place of the CA bundle of ``requests``.
     :param proxy: the address of a proxy; ``None`` leaves the choice to the usual environment variables, ``""`` uses
         none.
+    :param timeout: how long a connection may take, and again a whole answer; no request takes longer than both.
     :param retries: how many times a request is repeated at most.
     """
 
@@ -89,6 +92,31 @@ class OutcomeUnknown(Exception):
         self.error = error
 
 
+class _Payload(io.BytesIO):
+    """A body that tells whether anything of it was sent, and that can be withheld from then on."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(payload)
+        self._lock = threading.Lock()
+        self._withheld = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """What is to be sent next.
+
+        :raises TimeoutError: once it is withheld.
+        """
+        with self._lock:
+            if self._withheld:
+                raise TimeoutError
+            return super().read(size)
+
+    def withhold(self) -> bool:
+        """Lets nothing be sent any more; returns whether anything was."""
+        with self._lock:
+            self._withheld = True
+            return self.tell() > 0
+
+
 Post = Callable[[Endpoint, bytes], Answer]
 
 
@@ -115,24 +143,27 @@ def ask(
     payload = json.dumps(body).encode()
     for attempt in range(endpoint.retries + 1):
         wait: float | None = None
+        processed = False  # whether the platform may have done what it was asked for
         try:
             answer = post(endpoint, payload)
         except NotSent as problem:
             error, again = ProvisioningError("unreachable", f"{problem}"), True
         except OutcomeUnknown as problem:
-            error, again = problem.error, repeatable
-            if not repeatable:
-                error = error.with_advice(
-                    "The platform may have created a Thing for this request. Look for the hardware ID in the portal "
-                    "before running again, because a repeated request may create another one."
-                )
+            error, again, processed = problem.error, repeatable, True
         else:
             if answer.status == 200:  # the only status that clients have seen for success
                 return answer.body
             error = error_of(answer)
             wait = _retry_after(answer, now())
-            again = (answer.status in (429, 503) and wait is not None) or (answer.status >= 500 and repeatable)
+            declined = answer.status in (429, 503) and wait is not None
+            again = declined or (answer.status >= 500 and repeatable)
             again = again and (wait or 0) <= LONGEST_WAIT
+            processed = not declined and not 400 <= answer.status < 500
+        if processed and not repeatable:
+            error = error.with_advice(
+                "The platform may have created a Thing for this request. Look for the hardware ID in the portal before "
+                "running again, because a repeated request may create another one."
+            )
         if not again or attempt == endpoint.retries:
             raise error
         backoff = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
@@ -300,8 +331,43 @@ def post(endpoint: Endpoint, payload: bytes) -> Answer:
     :raises OutcomeUnknown: if the connection broke after that.
     :raises ProvisioningError: ``tls``, ``bad_option``, ``bad_response``.
     """
-    context = _tls_context(endpoint)
+    body = _Payload(payload)
+    outcome: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
 
+    def send() -> None:
+        try:
+            outcome.put(_send(endpoint, context, request))
+        except Exception as error:
+            outcome.put(error)
+
+    context, request = _tls_context(endpoint), _prepared(endpoint, body)
+    # The HTTP library has a limit for each read and none for all of them, so that an answer could drip for days. What
+    # is still going on in the thread when the time is over can send nothing any more, and ends with the process.
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        answer = outcome.get(timeout=2 * endpoint.timeout)
+    except queue.Empty:
+        answer = TimeoutError()
+    finally:
+        sent = body.withhold()
+    if isinstance(answer, Exception):
+        raise _meaning(answer, endpoint, sent) from None
+    if len(answer.body) > LARGEST_ANSWER:
+        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer is longer than 1 MiB.", answer.status))
+    if not answer.body and "Content-Length" not in answer.headers:  # cut within its head
+        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer ended before it was whole.", answer.status))
+    return answer
+
+
+def _prepared(endpoint: Endpoint, body: io.BytesIO) -> requests.PreparedRequest:
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    try:
+        return requests.Request("POST", endpoint.url, data=body, headers=headers).prepare()
+    except (requests.exceptions.RequestException, ValueError):
+        raise ProvisioningError("bad_option", "api_url is not a URL that can be used.") from None
+
+
+def _send(endpoint: Endpoint, context: ssl.SSLContext, request: requests.PreparedRequest) -> Answer:
     class Adapter(requests.adapters.HTTPAdapter):
         """Uses the prepared TLS context, where requests would read the CA bundle again for each connection."""
 
@@ -318,31 +384,17 @@ def post(endpoint: Endpoint, payload: bytes) -> Answer:
         def cert_verify(self, *arguments: Any) -> None:
             """The context verifies."""
 
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    body = io.BytesIO(payload)  # tells afterwards whether anything of it was sent
-    try:
-        request = requests.Request("POST", endpoint.url, data=body, headers=headers).prepare()
-    except (requests.exceptions.RequestException, ValueError):
-        raise ProvisioningError("bad_option", "api_url is not a URL that can be used.") from None
     if endpoint.proxy is None:
         proxies = requests.utils.get_environ_proxies(endpoint.url)
     else:
         proxies = {"http": endpoint.proxy, "https": endpoint.proxy} if endpoint.proxy else {}
     with requests.Session() as session:
         session.mount("https://", Adapter())
-        try:
-            with session.send(
-                request, timeout=endpoint.timeout, allow_redirects=False, stream=True, proxies=proxies
-            ) as response:
-                content = response.raw.read(LARGEST_ANSWER + 1, decode_content=True)
-                answer = Answer(response.status_code, response.headers, content)
-        except Exception as error:
-            raise _meaning(error, endpoint, sent=body.tell() > 0) from None
-    if len(answer.body) > LARGEST_ANSWER:
-        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer is longer than 1 MiB.", answer.status))
-    if not answer.body and "Content-Length" not in answer.headers:  # cut within its head
-        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer ended before it was whole.", answer.status))
-    return answer
+        with session.send(
+            request, timeout=endpoint.timeout, allow_redirects=False, stream=True, proxies=proxies
+        ) as response:
+            content = response.raw.read(LARGEST_ANSWER + 1, decode_content=True)
+            return Answer(response.status_code, response.headers, content)
 
 
 def _meaning(error: Exception, endpoint: Endpoint, sent: bool) -> Exception:

@@ -129,6 +129,15 @@ echo "$name" >/proc/sys/kernel/hostname
 exec chroot . "$@"
 """
 
+# For a shell on a gateway: ends the SSH session that it runs in, the first time only.
+END_SESSION = """
+process=$$
+until read -r name </proc/$process/comm && case $name in sshd*|dropbear*) true ;; *) false ;; esac; do
+    while read -r key value _; do [ "$key" != PPid: ] || process=$value; done </proc/$process/status
+done
+[ -e /tmp/cut ] || { touch /tmp/cut && kill -9 "$process"; }
+"""
+
 TRY_MOUNTS = """
 mount -t tmpfs tmpfs /tmp && cd /tmp && mkdir lower upper work root &&
 mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root &&

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gateways.fleet import Fleet
+from gateways.fleet import END_SESSION, Fleet
 from integration.ansible_run import Run, plain, run_playbook
 from simulator.client import RunningSimulator
 
@@ -507,12 +507,7 @@ def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -
 
 # ---- the health check ----
 
-CUT = """
-process=$$
-until read -r name </proc/$process/comm && case $name in sshd*|dropbear*) true ;; *) false ;; esac; do
-    while read -r key value _; do [ "$key" != PPid: ] || process=$value; done </proc/$process/status
-done
-[ -e /tmp/cut ] || { touch /tmp/cut && kill -9 "$process"; }
+CUT = f"""{END_SESSION}
 sleep 1
 false
 """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import sqlite3
 import struct
@@ -31,6 +32,7 @@ Kind = Literal[
     "not_object",
     "malformed",
     "huge",
+    "drip",
 ]
 
 # Where the server puts the connection's transport into the ASGI scope.
@@ -57,7 +59,10 @@ class Fault(BaseModel):
     after_processing: bool = Field(
         default=False, description="Of 'status' and 'redirect': process the request all the same"
     )
-    seconds: float = Field(default=1, ge=0, le=3600, description="Of the delays")
+    probability: float = Field(
+        default=1, gt=0, le=1, description="That a request that matches meets it; the same requests meet it in each run"
+    )
+    seconds: float = Field(default=1, ge=0, le=3600, description="Of the delays, and of 'drip' between two bytes")
     reset: bool = Field(default=False, description="Of the cuts: TCP reset (RST) instead of an orderly end (FIN)")
     location: HeaderValue | None = Field(default=None, description="Of 'redirect': the other URL")
     content_type: HeaderValue = Field(default="text/html; charset=utf-8", description="Of 'content_type'")
@@ -107,16 +112,27 @@ def clear(connection: sqlite3.Connection) -> None:
 
 def take(connection: sqlite3.Connection, service: Service, hardware_id: str | None) -> Fault | None:
     """Return the first fault that matches a request, and count it."""
-    row = connection.execute(
+    rows = connection.execute(
         "SELECT * FROM faults WHERE (service IS NULL OR service = ?) AND (hardware_id IS NULL OR hardware_id = ?)"
-        " ORDER BY id LIMIT 1",
+        " ORDER BY id",
         (service, hardware_id),
-    ).fetchone()
-    if row is None:
-        return None
-    connection.execute("UPDATE faults SET remaining = remaining - 1 WHERE id = ?", (row["id"],))
-    connection.execute("DELETE FROM faults WHERE remaining = 0")
-    return _waiting(row)
+    )
+    fault = next((fault for fault in map(_waiting, rows) if _meets(connection, fault, service, hardware_id)), None)
+    if fault is not None:
+        connection.execute("UPDATE faults SET remaining = remaining - 1 WHERE id = ?", (fault.id,))
+        connection.execute("DELETE FROM faults WHERE remaining = 0")
+    return fault
+
+
+def _meets(connection: sqlite3.Connection, fault: WaitingFault, service: Service, hardware_id: str | None) -> bool:
+    """Draw by what the request is, not by when it comes: the order in which gateways ask changes nothing."""
+    if fault.probability == 1:
+        return True
+    asked = connection.execute(
+        "SELECT count(*) FROM requests WHERE service = ? AND hardware_id IS ?", (service, hardware_id)
+    ).fetchone()[0]
+    kind = fault.model_dump_json(exclude={"id", "remaining"})
+    return random.Random(f"{kind} {service} {hardware_id} {asked}").random() < fault.probability
 
 
 class Cut(Response):
@@ -147,6 +163,25 @@ class Truncated(Response):
         transport: asyncio.Transport = scope[TRANSPORT]
         transport.close()
         await _until_disconnected(receive)
+
+
+class Dripping(Response):
+    """A good response whose body comes one byte at a time."""
+
+    def __init__(self, good: Response, seconds: float) -> None:
+        super().__init__(good.body, good.status_code, media_type=good.media_type)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send byte after byte, for as long as somebody listens."""
+        transport: asyncio.Transport = scope[TRANSPORT]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for position in range(len(self.body)):
+            if transport.is_closing():
+                break
+            await send({"type": "http.response.body", "body": self.body[position : position + 1], "more_body": True})
+            await asyncio.sleep(self._seconds)
+        await send({"type": "http.response.body", "body": b""})
 
 
 def response(answer: Answer) -> Response:
@@ -183,6 +218,8 @@ def spoiled(fault: Fault, answer: Answer) -> Response:
             content = answer.content if isinstance(answer.content, dict) else {"message": answer.content}
             padded = _json({**content, "padding": "x" * fault.bytes})
             return Response(padded, good.status_code, media_type="application/json")
+        case "drip":
+            return Dripping(good, fault.seconds)
         case _:
             return good
 

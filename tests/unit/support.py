@@ -253,8 +253,8 @@ def read_request(connection: socket.socket) -> bytes:
         received += chunk
     head, _blank, body = received.partition(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += connection.recv(65536)
+    while len(body) < length and (chunk := connection.recv(65536)):
+        body += chunk
     return head + b"\r\n\r\n" + body
 
 

@@ -199,6 +199,18 @@ def test_it_advises_where_a_thing_may_have_been_created() -> None:
     assert "may have created" not in Script([not_sent()]).fail(repeatable=False, retries=0).message
 
 
+@pytest.mark.parametrize("status", [201, 307, 500, 502, 503, 504])
+def test_a_status_that_does_not_say_that_nothing_was_done(status: int) -> None:
+    """A gateway in between that did not wait for the platform says 504; the Thing may be there."""
+    assert "may have created" in Script([answer(status)]).fail(repeatable=False).message
+    assert "may have created" not in Script([answer(status)]).fail(repeatable=True, retries=0).message
+
+
+@pytest.mark.parametrize("declined", [answer(403), answer(429), answer(503, Retry_After="1")])
+def test_a_status_that_says_that_nothing_was_done(declined: api.Answer) -> None:
+    assert "may have created" not in Script([declined]).fail(repeatable=False, retries=0).message
+
+
 def test_an_unexpected_exception_is_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
         Script([ZeroDivisionError()]).ask()
@@ -687,6 +699,30 @@ def test_an_answer_that_does_not_come(pki: Pki, tls: ssl.SSLContext, behavior: B
     assert time.monotonic() - begin < 2
 
 
+def drip(data: bytes) -> Behavior:
+    """Sends a byte at a time, for longer than anybody should listen."""
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        with suppress(OSError):
+            connection.sendall(data)
+            for _byte in range(60):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    return behave
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\nX-Endless: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_drips(pki: Pki, tls: ssl.SSLContext, data: bytes) -> None:
+    """Each read is quick, all of them together would take days."""
+    begin = time.monotonic()
+    with serving(drip(data), tls=tls) as server:
+        kind, error = post_fails(endpoint(server.port, pki, timeout=0.2))
+        took = time.monotonic() - begin
+    assert took < 2
+    assert (kind, error.code) == ("unknown", "timeout")
+
+
 @pytest.mark.parametrize(
     "behavior",
     [
@@ -710,6 +746,20 @@ def test_the_largest_answer(pki: Pki, tls: ssl.SSLContext) -> None:
 # ---- proxies ----
 
 
+def bridge(connection: socket.socket, target: socket.socket, seconds: float) -> None:
+    """Passes on what comes from either side, until one of them ends or the time is over."""
+    for side in (connection, target):
+        side.settimeout(0.02)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for source, sink in ((connection, target), (target, connection)):
+            with suppress(TimeoutError):
+                data = source.recv(65536)
+                if not data:
+                    return
+                sink.sendall(data)
+
+
 @pytest.fixture
 def tunnel() -> Iterator[Callable[[], Any]]:
     """A proxy that tunnels one connection after the other to wherever it is asked."""
@@ -718,16 +768,7 @@ def tunnel() -> Iterator[Callable[[], Any]]:
         host, port = request.split(b" ")[1].decode().rsplit(":", 1)
         with socket.create_connection((host, int(port)), timeout=3) as target:
             connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-            for side in (connection, target):
-                side.settimeout(0.02)
-            deadline = time.monotonic() + 3
-            while time.monotonic() < deadline:
-                for source, sink in ((connection, target), (target, connection)):
-                    with suppress(TimeoutError):
-                        data = source.recv(65536)
-                        if not data:
-                            return
-                        sink.sendall(data)
+            bridge(connection, target, 3)
 
     with serving(behave) as proxy:
         yield lambda: proxy
@@ -785,6 +826,28 @@ def test_a_proxy_that_refuses(pki: Pki, status: str) -> None:
         kind, error = post_fails(where)
     assert (kind, "proxy" in error.message) == ("not_sent", True)
     assert "PASSWORD" not in error.message
+
+
+def test_a_proxy_that_drips(pki: Pki, tls: ssl.SSLContext) -> None:
+    """Once the time is over, nothing is sent any more, though the tunnel comes about in the end."""
+
+    def hesitate(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        for _second in range(20):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+        target = socket.create_connection(("127.0.0.1", server.port), timeout=3)
+        connection.sendall(b"\r\n\r\n")
+        with target:
+            bridge(connection, target, 1)
+
+    with serving(answering("200 OK"), tls=tls) as server, serving(hesitate) as slow:
+        where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{slow.port}", timeout=0.2)
+        kind, _error = post_fails(where)
+        assert len(slow.requests) == 1
+        time.sleep(1.5)  # the tunnel is there meanwhile
+    assert kind == "not_sent"
+    assert TOKEN.encode() not in b"".join(server.requests)
 
 
 def test_a_proxy_that_is_not_there(pki: Pki) -> None:

@@ -162,6 +162,43 @@ def test_huge_body(simulator: RunningSimulator, token: str) -> None:
     assert response.json()["rtcmCredentials"]["password"]
 
 
+def test_drip(simulator: RunningSimulator, token: str) -> None:
+    good = simulator.post(token, hardwareId="drip", **LIVE).text
+    simulator.add_fault("drip", seconds=0.002)
+    start = time.monotonic()
+    assert simulator.post(token, hardwareId="drip", **LIVE).text == good
+    assert time.monotonic() - start > len(good) * 0.002
+
+
+def test_a_drip_ends_with_its_listener(simulator: RunningSimulator, token: str) -> None:
+    simulator.add_fault("drip", seconds=0.05)
+    with requests.post(
+        f"{simulator.url}/ztp/pointperfect-live/credentials",
+        json={"token": token},
+        verify=str(simulator.ca_path),
+        timeout=5,
+        stream=True,
+    ) as response:
+        response.raw.read(1)
+    time.sleep(0.3)
+    assert "Traceback" not in (simulator.directory / "server.log").read_text()
+
+
+def test_faults_that_some_requests_meet(simulator: RunningSimulator, token: str) -> None:
+    def draw() -> list[bool]:
+        simulator.clear_requests()
+        simulator.clear_faults()
+        simulator.add_fault("status", count=1000, probability=0.3)
+        return [simulator.post(token, hardwareId=f"some-{i % 20}", **LIVE).status_code == 503 for i in range(200)]
+
+    met = draw()
+    assert 30 < sum(met) < 90
+    assert any(met[:20]), "another gateway draws anew"
+    assert {sum(met[i::20]) for i in range(20)} != {0, 10}, "so does another request"
+    assert simulator.faults()[0]["remaining"] == 1000 - sum(met)
+    assert draw() == met
+
+
 def test_faults_spoil_refusals_too(simulator: RunningSimulator) -> None:
     for kind in ("content_type", "not_object", "huge", "malformed", "truncated"):
         simulator.add_fault(kind, bytes=10)
@@ -194,6 +231,7 @@ def test_faults_apply_in_order_to_the_requests_that_match(simulator: RunningSimu
         {"kind": "nothing"},
         {"kind": "redirect"},
         {"kind": "status", "count": 0},
+        {"kind": "status", "probability": 0},
         {"kind": "status", "status": 204, "body": "x"},
         {"kind": "status", "headers": {"Content-Length": "5"}},
         {"kind": "status", "headers": {"X": "a\r\nb"}},

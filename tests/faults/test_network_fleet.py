@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet in bad weather: of all requests 30 % fail, in five ways; whoever failed is run again until nobody does."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.ansible_run import run_playbook, write_inventory
+from simulator.client import RunningSimulator
+
+Trial = Callable[[str], AbstractContextManager[None]]
+
+MOST_RUNS = 15
+TIMEOUT = 2  # seconds; slow is three times as long
+WEATHER: list[dict[str, Any]] = [
+    {"kind": "cut_before", "reset": True},
+    {"kind": "cut_after"},
+    {"kind": "delay_after", "seconds": 3 * TIMEOUT},
+    {"kind": "status", "status": 503},
+    {"kind": "status", "status": 429},
+]
+FAILING = 0.3  # of all requests
+# The faults are tried one after the other, so that each meets this part of the requests that the ones before let pass.
+PROBABILITY = 1 - (1 - FAILING) ** (1 / len(WEATHER))
+FAULTY_CODES = {"unreachable", "timeout", "server_error", "rate_limited"}
+
+
+@dataclass
+class Region:
+    """Gateways of one service, as directories of this machine."""
+
+    simulator: RunningSimulator
+    work: Path
+    platform: Mapping[str, Any]
+    service: str
+    names: list[str]
+    token: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        profile = {"format": "RTCM"} if self.service == "pointperfect" else {}
+        self.token = self.simulator.put_profile(f"fleet-{self.service}", service=self.service, **profile)
+
+    def run(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        """Provision these gateways, one request each; the result of each."""
+        options = {"service": self.service, "token": self.token, "retries": 0, "timeout": TIMEOUT}
+        common = {f"thingstream_gateway_{option}": value for option, value in options.items()}
+        hosts = {
+            name: {"thingstream_gateway_hardware_id": name, "thingstream_gateway_path": self.work / "gateways" / name}
+            for name in names
+        }
+        inventory = write_inventory(self.work / "inventory.yml", hosts, {**self.platform, **common})
+        run = run_playbook(self.work, inventory, environment={"ANSIBLE_FORKS": "20"}, seconds=600)
+        return run.of("Ensure credentials")
+
+    def installed(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Record and response of a gateway."""
+        current = self.work / "gateways" / name / "current"
+        return tuple(json.loads((current / file).read_text()) for file in ("thing.json", "credentials.json"))  # type: ignore[return-value]
+
+    def things(self, name: str) -> list[str]:
+        return [thing["client_id"] for thing in self.simulator.things(hardware_id=name)]
+
+    def made(self, name: str) -> list[str]:
+        """The Things that were made for requests of a gateway, whether or not it got the answer."""
+        found = {thing["id"]: thing["client_id"] for thing in self.simulator.things(hardware_id=name)}
+        return [found[entry["thing"]] for entry in self.simulator.requests(hardware_id=name) if entry["thing"]]
+
+
+@pytest.fixture
+def region(
+    simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, full: bool
+) -> Callable[[str], Region]:
+    def make(service: str) -> Region:
+        names = [f"{service}-fleet-{number:03}" for number in range(100 if full else 20)]
+        for fault in WEATHER:
+            simulator.add_fault(count=1_000_000, service=service, probability=PROBABILITY, **fault)
+        return Region(simulator, tmp_path, platform, service, names)
+
+    return make
+
+
+def _failed(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name, result in results.items() if result["status"] != "ok"]
+
+
+def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial) -> None:
+    """The end is that of a fleet in good weather: each gateway has its own Thing, the only one of its hardware ID."""
+    fleet = region("pointperfect")
+    rest, counts = fleet.names, []
+    while rest and len(counts) < MOST_RUNS:
+        results = fleet.run(rest)
+        assert sorted(results) == sorted(rest)
+        codes = Counter(str(result.get("error_code")) for result in results.values() if result["status"] != "ok")
+        counts.append((len(rest), len(_failed(results)), dict(codes)))
+        assert set(codes) <= FAULTY_CODES
+        rest = _failed(results)
+    for number, (asked, failed, codes) in enumerate(counts, 1):
+        print(f"run {number}: {asked} gateways, {failed} failed {codes}")
+    assert rest == [], counts
+    assert 0.1 < counts[0][1] / counts[0][0] < 0.5, "the weather is not what it should be"
+    simulator.clear_faults()
+    requests = len(simulator.requests())
+    last = fleet.run(fleet.names)
+    assert len(simulator.requests()) == requests, "a gateway that is done asks nobody"
+    for name in fleet.names:
+        with trials("Network: fleet, run until done"):
+            assert (last[name]["status"], last[name]["action"]) == ("ok", "none")
+            assert len(fleet.things(name)) == 1
+            record, response = fleet.installed(name)
+            assert record["hardware_id"] == name
+            assert response == simulator.post(fleet.token, hardwareId=name).json(), "the credentials of another Thing"
+    assert not list((fleet.work / "escrow").glob("*"))
+
+
+def test_every_thing_is_accounted_for(
+    region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial
+) -> None:
+    """Where each request makes another Thing: what the platform has is in use, or an error said that it may exist."""
+    fleet = region("cloudlocate")
+    results = fleet.run(fleet.names)
+    simulator.clear_faults()
+    failed, lost = _failed(results), 0
+    assert failed
+    for name in fleet.names:
+        with trials("Network: fleet, every Thing accounted for"):
+            assert len(simulator.requests(hardware_id=name)) == 1, "asked again"
+            assert fleet.made(name) == fleet.things(name)
+            if name not in failed:
+                assert [fleet.installed(name)[0]["client_id"]] == fleet.things(name)
+                continue
+            assert not (fleet.work / "gateways" / name).exists()
+            message, code = results[name]["msg"], results[name]["error_code"]
+            assert code in FAULTY_CODES
+            told = "may have created a Thing" in message
+            assert told == (code != "rate_limited"), message
+            assert told or not fleet.things(name), "a Thing that no error tells of"
+            lost += len(fleet.things(name))
+    print(f"{len(fleet.names)} gateways, {len(failed)} failed; {lost} Things to look for in the portal")
+    assert lost, "no answer was lost"
+    assert not list((fleet.work / "escrow").glob("*"))
