@@ -39,6 +39,6 @@ def in_use(path: Path) -> dict[str, Any] | None:
 
 
 def assert_settled(path: Path) -> None:
-    """Nothing that a dead run left is there any more, but maybe its lock, which whoever changes something takes over."""
+    """Nothing that a dead run left is there any more, but maybe its lock, which the next change takes over."""
     left = sorted(set(os.listdir(path)) - {"current", "generations", "history.json", ".newest", ".lock"})
     assert left == [], left
