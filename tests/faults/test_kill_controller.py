@@ -86,7 +86,7 @@ class Stage:
         return name
 
     def next_run(self) -> tuple[str, bool]:
-        """The run after a kill: ``lost`` or ``done``, and whether a Thing was there that nobody has the credentials of."""
+        """The run after a kill: ``lost`` or ``done``, and whether the platform had a Thing whose answer was lost."""
         controller, before = self.controller, self.before
         was = in_use(controller.path)
         assert was is not None or self.original is None
