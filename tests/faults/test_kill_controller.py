@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
@@ -26,6 +27,7 @@ from faults import killing
 from faults.conftest import Trial
 from faults.controller import Controller, code_of, forked
 from faults.sound import assert_settled, in_use
+from integration.ansible_run import run_playbook, write_inventory
 from simulator.client import RunningSimulator
 
 # what may run between the creation of a Thing and its answer in escrow
@@ -182,3 +184,43 @@ def wait_until(moment: Callable[[], bool], seconds: float = 30) -> bool:
     while not moment() and time.monotonic() < end:
         time.sleep(0.01)
     return moment()
+
+
+# ---- ansible-playbook itself ----
+
+# (where it dies, whether an answer is lost for CloudLocate)
+MOMENTS = [
+    ("answers.from_platform call", False),
+    ("api.post call", True),
+    ("api.post return", True),
+    ("escrow.store return", False),
+    ("gateway.install call", False),
+    ("gateway.install return", False),
+    ("provision.ensure_present return", False),
+]
+
+
+@pytest.mark.parametrize("service", ["pointperfect", "cloudlocate"])
+def test_the_playbook_is_killed(
+    service: str, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, trials: Trial, full: bool
+) -> None:
+    token = simulator.put_profile(f"kill-{service}", service=service)
+    moments = MOMENTS if full else [MOMENTS[2]] if service == "cloudlocate" else [MOMENTS[4]]
+    for number, (moment, loses) in enumerate(moments):
+        hardware_id, path = f"{tmp_path.name}/{number}", tmp_path / f"gateway-{number}"
+        options = {"service": service, "token": token, "hardware_id": hardware_id, "path": path}
+        hosts = {"one": {f"thingstream_gateway_{name}": value for name, value in options.items()}}
+        inventory = write_inventory(tmp_path / "inventory.yml", hosts, platform)
+        hooks = {"PYTHONPATH": str(Path(__file__).with_name("hooks")), "KILL_AT": moment}
+        with trials(f"Kill: ansible-playbook, {service}"):
+            assert run_playbook(tmp_path, inventory, environment=hooks).status == -signal.SIGKILL
+            in_use(path)
+            run = run_playbook(tmp_path, inventory)
+            if loses and service == "cloudlocate":
+                assert run.values("error_code") == {"one": "answer_lost"}
+                assert len(simulator.things(hardware_id=hardware_id)) == int(moment.endswith("return"))
+                continue
+            assert run.status == 0, run.output
+            record = in_use(path)
+            assert record is not None
+            assert [thing["client_id"] for thing in simulator.things(hardware_id=hardware_id)] == [record["client_id"]]
