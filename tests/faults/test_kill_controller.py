@@ -32,7 +32,7 @@ from simulator.client import RunningSimulator
 
 # what may run between the creation of a Thing and its answer in escrow
 WINDOW = {"api.post", "api.ask", "answers._ask", "answers._asked", "escrow.store", "escrow._write"}
-STRIDE = 31  # between the points that are tried in short
+STRIDE = 53  # between the points that are tried in short
 LONGEST = 1000  # points
 
 
@@ -205,7 +205,7 @@ def test_the_playbook_is_killed(
     service: str, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, trials: Trial, full: bool
 ) -> None:
     token = simulator.put_profile(f"kill-{service}", service=service)
-    moments = MOMENTS if full else [MOMENTS[2]] if service == "cloudlocate" else [MOMENTS[4]]
+    moments = MOMENTS if full else MOMENTS[2:3] if service == "cloudlocate" else []
     for number, (moment, loses) in enumerate(moments):
         hardware_id, path = f"{tmp_path.name}/{number}", tmp_path / f"gateway-{number}"
         options = {"service": service, "token": token, "hardware_id": hardware_id, "path": path}

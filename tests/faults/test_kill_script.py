@@ -125,7 +125,7 @@ CHANGES = {
     "remove": Change("remove", 2, remove, None, (FIRST, SECOND)),
     "remove-and-tell": Change("remove", 1, remove, None, (FIRST,), consumed=True),
 }
-STRIDE = 20  # between the steps that are tried in short
+STRIDE = 25  # between the steps that are tried in short
 
 
 @pytest.fixture(scope="session")

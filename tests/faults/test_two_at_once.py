@@ -21,7 +21,7 @@ from faults.sound import assert_settled, in_use
 from simulator.client import RunningSimulator
 
 ROUNDS = 200
-SHORT = 5
+SHORT = 4
 WINS = ("created", "renewed", "rolled_back")
 
 
