@@ -166,6 +166,7 @@ options:
     description:
       - Whether the platform answers a repeated request for one O(hardware_id) with the same Thing, or with an error.
         Only then is a request repeated whose answer got lost, and only then is an unfinished activation waited for.
+        Otherwise the next run fails with C(answer_lost), until somebody has looked in the portal.
       - If not set, V(true) for PointPerfect with a O(hardware_id), and V(false) otherwise.
     type: bool
   activation_timeout:

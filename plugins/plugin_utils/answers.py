@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from . import api, credentials, escrow, gateway, history, policy
@@ -89,13 +90,21 @@ def from_escrow(
     return parsed, pending
 
 
-def check(order: Order) -> None:
-    """Refuses what the platform would refuse, before it is asked.
+def check(order: Order, kept: Kept) -> None:
+    """Refuses, before the platform is asked, what it would refuse and what could create a second Thing.
 
-    :raises ProvisioningError: as ``api.check_request``.
+    :raises ProvisioningError: as ``api.check_request``, and ``answer_lost``.
     """
-    if order.answer is None:
-        api.check_request(order.token, order.given_name, order.endpoint.url)
+    if order.answer is not None:
+        return
+    api.check_request(order.token, order.given_name, order.endpoint.url)
+    if order.repeatable or kept.pending is not None:
+        return
+    for request in escrow.unanswered(order.escrow_place):
+        raise ProvisioningError(
+            "answer_lost",
+            f"The answer to an earlier request got lost, which {request} tells the date of. {_look_first(request)}",
+        )
 
 
 def given(order: Order, world: World, reason: str) -> tuple[credentials.Credentials, escrow.Entry] | None:
@@ -114,44 +123,72 @@ def from_platform(order: Order, world: World, reason: str, kept: Kept) -> tuple[
     """Asks until the Thing is active, and keeps every response before looking into it.
 
     :param kept: what escrow holds already; what is repeated is kept once.
-    :raises ProvisioningError: as ``api.ask`` and ``credentials.check``, and ``activation_pending``.
+    :raises ProvisioningError: as ``api.ask`` and ``credentials.check``, and ``activation_pending``, ``answer_lost``.
     """
-    check(order)
+    check(order, kept)
     escrow.prepare(order.escrow_place, world.encrypt, make_parents=order.escrow_make_parents)
     wait, waited = FIRST_ACTIVATION_WAIT, 0.0
     while True:
-        raw = _ask(order, world)
-        entry = escrow.Entry(
-            service=order.service.name,
-            hardware_id=order.wanted.hardware_id,
-            given_name=order.given_name,
-            reason=reason,
-            received_at=world.now(),
-            response=raw,
-        )
-        entry = escrow.store(order.escrow_place, entry, world.encrypt)
+        entry = _asked(order, world, reason)
         for older in kept.obsolete:
             if order.repeatable and _client_id(order, older) == _client_id(order, entry):
                 escrow.discard(older)
         try:
-            response = credentials.decode(raw)
+            response = credentials.decode(entry.response)
             fields = credentials.extract(response, order.service, order.field_map)
             if credentials.is_ready(fields, order.service):
                 return credentials.check(response, fields, order.service, order.field_map, world.now()), entry
         except ProvisioningError as error:
             raise error.with_advice(advice(entry)) from None
+        pending = ProvisioningError(
+            "activation_pending",
+            "The platform has not activated the Thing yet. Switch on Auto Activate in the device profile or "
+            "activate the Thing in the portal, then run again; activation_timeout says how long a run waits. If "
+            "the Thing is active, the answer has another shape than expected (keys that arrived: "
+            f"{credentials.key_names(response)}): see field_map.",
+            200,
+        )
+        if not order.repeatable:
+            raise pending.with_advice(advice(entry))  # asking again would create another Thing
         escrow.discard(entry)
-        if not order.repeatable or waited + wait > order.activation_timeout:
-            raise ProvisioningError(
-                "activation_pending",
-                "The platform has not activated the Thing yet. Switch on Auto Activate in the device profile or "
-                "activate the Thing in the portal, then run again; activation_timeout says how long a run waits. If "
-                "the Thing is active, the answer has another shape than expected (keys that arrived: "
-                f"{credentials.key_names(response)}): see field_map.",
-                200,
-            )
+        if waited + wait > order.activation_timeout:
+            raise pending
         world.sleep(wait)
         waited, wait = waited + wait, min(wait * 2, LONGEST_ACTIVATION_WAIT)
+
+
+def _asked(order: Order, world: World, reason: str) -> escrow.Entry:
+    """Asks once and keeps the answer. Nothing may come between the two: if the run dies there, the answer is lost.
+
+    Where a repeated request may create another Thing, the next run is told of this one.
+    """
+    place, identity = order.escrow_place, (order.service.name, order.wanted.hardware_id, order.given_name)
+    if order.repeatable:
+        answer = _ask(order, world)
+        return escrow.store(place, escrow.Entry(*identity, reason, world.now(), answer), world.encrypt)
+    with escrow.announced(place, *identity, world.now()) as request:
+        try:
+            answer = _ask(order, world)
+        except api.OutcomeUnknown as problem:
+            raise problem.error.with_advice(_look_first(request)) from None
+        except ProvisioningError:
+            escrow.withdraw(request)  # no Thing was created
+            raise
+        try:
+            entry = escrow.store(place, escrow.Entry(*identity, reason, world.now(), answer), world.encrypt, request)
+        except ProvisioningError as error:
+            raise error.with_advice(_look_first(request)) from None
+        escrow.withdraw(request)
+        return entry
+
+
+def _look_first(request: Path) -> str:
+    """What to do where an answer got lost."""
+    return (
+        "The platform may have created a Thing that nobody has the credentials of, and another request may create "
+        "another one. Look for its hardware ID or name in the portal, remove the Thing if it is there, then remove "
+        f"{request} on the controller and run again."
+    )
 
 
 def _ask(order: Order, world: World) -> bytes:

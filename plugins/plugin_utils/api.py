@@ -85,7 +85,7 @@ class NotSent(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """The request went out and no whole answer came back: a Thing may have been created."""
+    """The request went out and no answer came back that could be used: a Thing may have been created."""
 
     def __init__(self, error: ProvisioningError) -> None:
         super().__init__(error.message)
@@ -139,33 +139,28 @@ def ask(
     :param repeatable: whether a repeated request is known to create no second Thing.
     :param uniform: draws a random number from an interval; for the jitter of waits.
     :raises ProvisioningError: what remained after the last try.
+    :raises OutcomeUnknown: the same where a Thing may have been created, and a repeated request may create another one.
     """
     payload = json.dumps(body).encode()
     for attempt in range(endpoint.retries + 1):
         wait: float | None = None
-        processed = False  # whether the platform may have done what it was asked for
+        lost = False  # whether the platform may have done what it was asked for, and nobody knows
         try:
             answer = post(endpoint, payload)
         except NotSent as problem:
             error, again = ProvisioningError("unreachable", f"{problem}"), True
         except OutcomeUnknown as problem:
-            error, again, processed = problem.error, repeatable, True
+            error, again, lost = problem.error, repeatable, True
         else:
             if answer.status == 200:  # the only status that clients have seen for success
                 return answer.body
             error = error_of(answer)
             wait = _retry_after(answer, now())
             declined = answer.status in (429, 503) and wait is not None
-            again = declined or (answer.status >= 500 and repeatable)
-            again = again and (wait or 0) <= LONGEST_WAIT
-            processed = not declined and not 400 <= answer.status < 500
-        if processed and not repeatable:
-            error = error.with_advice(
-                "The platform may have created a Thing for this request. Look for the hardware ID in the portal before "
-                "running again, because a repeated request may create another one."
-            )
+            again = (declined or (answer.status >= 500 and repeatable)) and (wait or 0) <= LONGEST_WAIT
+            lost = not declined and not 300 <= answer.status < 500 or answer.status == 303  # "done, see there"
         if not again or attempt == endpoint.retries:
-            raise error
+            raise OutcomeUnknown(error) if lost and not repeatable else error
         backoff = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
         sleep(min(uniform(wait, wait + backoff), LONGEST_WAIT) if wait is not None else uniform(backoff / 2, backoff))
     raise AssertionError("unreachable: the last try returns or raises")

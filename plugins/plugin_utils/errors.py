@@ -35,6 +35,7 @@ ERROR_CODES = (
     "credentials_refused",
     "wrong_delivery",
     "not_rotated",
+    "answer_lost",
     "escrow_failed",
     "report_failed",
     "audit_incomplete",

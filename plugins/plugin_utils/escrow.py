@@ -6,17 +6,22 @@ One file per response, 0600, in a directory that only its user may enter; its na
 of the hardware ID. The next run that asks for the same Thing finds it, so that a response is never lost and never paid
 for twice. Nothing is ever written over, so that several runs, and hosts with one hardware ID, can meet.
 
+Where a repeated request may create another Thing, a file of the same name says before it goes out that it does. It
+stays if no answer arrives: whoever would ask again finds it.
+
 Private to the collection.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +33,7 @@ from .policy import moment, timestamp
 Cipher = Callable[[bytes], bytes]
 
 SUFFIX = ".escrow"
+REQUEST_SUFFIX = ".asked"
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,51 @@ def prepare(place: Path, encrypt: Cipher | None = None, *, make_parents: bool = 
         encrypt(b"")
 
 
-def store(place: Path, entry: Entry, encrypt: Cipher | None) -> Entry:
+@contextlib.contextmanager
+def announced(
+    place: Path, service: str, hardware_id: str | None, given_name: str, asked_at: datetime
+) -> Iterator[Path]:
+    """Writes down that a request is about to go out which may create a Thing; it is on the disk when the block begins.
+
+    The file stays until ``withdraw``. It is locked while the block lasts, and the lock ends with the process, however
+    that ends. No secret is in it.
+
+    :param asked_at: now, aware.
+    :raises ProvisioningError: ``escrow_failed``.
+    """
+    content = {
+        "service": service,
+        "hardware_id": hardware_id,
+        "given_name": given_name,
+        "asked_at": timestamp(asked_at),
+    }
+    descriptor, path = _write(place, REQUEST_SUFFIX, json.dumps(content).encode())
+    try:
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def withdraw(request: Path) -> None:
+    """Removes what ``announced`` wrote, because its answer is in escrow or no Thing was created."""
+    request.unlink(missing_ok=True)
+
+
+def unanswered(place: Path) -> list[Path]:
+    """The requests for one Thing whose answer is not in escrow and that nobody waits for any more.
+
+    :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
+    """
+    requests = files(place, REQUEST_SUFFIX)
+    return [path for path in requests if not path.with_suffix(SUFFIX).exists() and _is_given_up(path)]
+
+
+def store(place: Path, entry: Entry, encrypt: Cipher | None, request: Path | None = None) -> Entry:
     """Writes an entry beside older ones; it is on the disk when this returns.
 
     :param place: the ``location`` of the Thing.
     :param encrypt: turns clear bytes into what is written, or ``None`` to write them as they are.
+    :param request: what ``announced`` the request; from now on it counts as answered.
     :returns: the entry with its file.
     :raises ProvisioningError: ``escrow_failed``.
     """
@@ -105,30 +151,16 @@ def store(place: Path, entry: Entry, encrypt: Cipher | None) -> Entry:
             "response": base64.b64encode(entry.response).decode(),
         }
     ).encode()
-    content = encrypt(clear) if encrypt else clear
-    temporary = None
-    try:
-        # mkstemp makes the file 0600 from its first moment, under a name that nobody else has
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}-", suffix=SUFFIX, dir=place.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        path = place.with_name(os.path.basename(temporary)[1:])
-        os.replace(temporary, path)
-        _sync_directory(place.parent)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise _failed(place.parent, error) from error
+    descriptor, path = _write(place, SUFFIX, encrypt(clear) if encrypt else clear, request)
+    os.close(descriptor)
     return replace(entry, file=path)
 
 
-def files(place: Path) -> list[Path]:
-    """The files that hold the entries for one Thing."""
+def files(place: Path, suffix: str = SUFFIX) -> list[Path]:
+    """The files that hold the entries for one Thing, or the requests for it."""
     try:
         with os.scandir(place.parent) as found:
-            names = [one.name for one in found if one.name.startswith(f"{place.name}-") and one.name.endswith(SUFFIX)]
+            names = [one.name for one in found if one.name.startswith(f"{place.name}-") and one.name.endswith(suffix)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -162,8 +194,9 @@ def survey(directory: str, decrypt: Cipher) -> list[dict[str, Any]]:
 
 
 def discard(entry: Entry) -> None:
-    """Removes an entry once its gateway has it."""
+    """Removes an entry once its gateway has it, and the request of a run that died before it could do so."""
     if entry.file is not None:
+        withdraw(entry.file.with_suffix(REQUEST_SUFFIX))
         entry.file.unlink(missing_ok=True)
 
 
@@ -212,6 +245,39 @@ def _read(path: Path, decrypt: Cipher) -> Entry | None:
             f"A response for this gateway is in escrow at {path} but cannot be read. Run with the Ansible Vault secret "
             "it was encrypted with; or remove the file, and the platform will be asked again.",
         ) from None
+
+
+def _write(place: Path, suffix: str, content: bytes, request: Path | None = None) -> tuple[int, Path]:
+    """Writes a file, all or nothing, and returns it open and locked."""
+    descriptor, temporary = None, None
+    try:
+        # mkstemp makes the file 0600 from its first moment, under a name that nobody else has
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}-", suffix=suffix, dir=place.parent)
+        with contextlib.suppress(OSError):  # not every file system knows locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with os.fdopen(descriptor, "wb", closefd=False) as stream:
+            stream.write(content)
+        os.fsync(descriptor)
+        path = request.with_suffix(suffix) if request else place.with_name(os.path.basename(temporary)[1:])
+        os.replace(temporary, path)
+        _sync_directory(place.parent)
+    except OSError as error:
+        if descriptor is not None:
+            os.close(descriptor)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise _failed(place.parent, error) from error
+    return descriptor, path
+
+
+def _is_given_up(request: Path) -> bool:
+    """Whether nobody waits for the answer to a request any more, as far as a lock can tell."""
+    with contextlib.suppress(OSError), request.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return request.exists()  # its answer may have arrived meanwhile
 
 
 def _sync_directory(directory: Path) -> None:

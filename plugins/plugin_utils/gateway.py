@@ -492,6 +492,9 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
         return ProvisioningError("disk_full", "The disk of the gateway is full. Free some space and run again.")
     if "read-only file system" in text:
         return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
+    if "no such file" in text or "can't cd" in text:
+        # what a faster run has cleared away, for it cannot tell the staging directory from that of a dead run
+        return ProvisioningError("concurrent_change", "Another run has changed the path meanwhile. Run again.")
     if "permission denied" in text:
         return ProvisioningError("permission", "The user that runs the commands cannot write at path: use become.")
     return ProvisioningError(

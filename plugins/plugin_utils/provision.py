@@ -44,7 +44,7 @@ def ensure_present(order: Order, world: World, check_mode: bool = False) -> Outc
         held = _look_again(order, world, held)
     gateway.require_installable(held, order.target.owner, order.target.group)
     if decision.remedy == "ask":
-        answers.check(order)
+        answers.check(order, kept)
     if check_mode:
         predicted = "renewed" if kept.pending is not None else _PREDICTED[decision.remedy]
         action = "created" if decision.reason == "absent" else predicted

@@ -32,7 +32,7 @@ def ensure_rolled_back(
     past = past_of(held)
     chosen = _chosen(held, generation)
     if chosen == held.current:
-        return outcome_of("none", "none", target, held, held.record, held.current)
+        return _finish(target, world, held, check_mode)
     record = policy.readable(held.generations.get(chosen))
     if record is None:
         raise ProvisioningError(
@@ -47,6 +47,18 @@ def ensure_rolled_back(
         change = change_of(target, world, held, left)
         gateway.roll_back(world.execute, held, chosen, files_of(record, target), record["files"], change)
     return outcome_of("rolled_back", "rolled_back", target, held, thing, chosen)
+
+
+def _finish(target: Target, world: World, held: gateway.Held, check_mode: bool) -> Outcome:
+    """Where it is in use already: does what a run has left undone that died meanwhile, such as telling consumers."""
+    record = held.record
+    if record is None or not held.leftovers:
+        return outcome_of("none", "none", target, held, record, held.current)
+    gateway.require_installable(held, target.owner, target.group)
+    if not check_mode:
+        change = change_of(target, world, held, past_of(held))
+        gateway.repair(world.execute, held, files_of(record, target), change)
+    return outcome_of("repaired", "drift", target, held, record, held.current)
 
 
 def _chosen(held: gateway.Held, generation: str | None) -> str:

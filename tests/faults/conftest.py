@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from shell.conftest import plain_host, public_path, root
 from stage import gateways, platform, running_simulator, simulator
 
-__all__ = ["gateways", "platform", "running_simulator", "simulator"]
+__all__ = ["gateways", "plain_host", "platform", "public_path", "root", "running_simulator", "simulator"]
 
 Trial = Callable[[str], AbstractContextManager[None]]
 

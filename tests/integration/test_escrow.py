@@ -56,6 +56,21 @@ def test_an_answer_waits_for_a_field_map(attempt: Attempt, simulator: RunningSim
     assert attempt.run("-e", FIELD_MAP).values("changed") == {"one": False}
 
 
+def test_a_request_whose_answer_got_lost_is_not_repeated(attempt: Attempt, simulator: RunningSimulator) -> None:
+    simulator.add_fault("cut_after", hardware_id="escrow")
+    run = attempt.run("-e", FIELD_MAP)
+    (request,) = (attempt.work / "escrow").iterdir()
+    assert run.values("error_code") == {"one": "unreachable"}
+    assert str(request) in run.hosts["one"]["msg"]
+    again = attempt.run("-e", FIELD_MAP)
+    assert again.values("error_code") == {"one": "answer_lost"}
+    assert str(request) in again.hosts["one"]["msg"]
+    assert len(simulator.requests()) == 1
+    request.unlink()
+    assert attempt.run("-e", FIELD_MAP).values("action") == {"one": "created"}
+    assert list((attempt.work / "escrow").iterdir()) == []
+
+
 def test_with_a_vault_secret_the_escrow_is_encrypted(attempt: Attempt, simulator: RunningSimulator) -> None:
     secret = ("--vault-password-file", str(attempt.vault))
     run = attempt.run(*secret)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes something happen just before the n-th command of a run: every moment of it can be tried, in order."""
+"""Makes something happen just before or after the n-th command of a run: every moment can be tried, in order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ AtStep = Callable[[int, str], Host]
 
 
 @contextlib.contextmanager
-def stepping(monkeypatch: pytest.MonkeyPatch, host: Host, tmp_path: Path) -> Iterator[AtStep]:
+def stepping(monkeypatch: pytest.MonkeyPatch, host: Host, tmp_path: Path, *, after: bool = False) -> Iterator[AtStep]:
     """Gives a function that returns the host on which something happens at a step.
+
+    :param after: whether it happens just after the command of that step, and not before it.
 
     Every command of the script becomes a shell function that counts and then calls the program, so that it works with
     programs that are built into the shell, too.
@@ -40,7 +42,8 @@ step() {
     [ "$steps" -ne "$STEP" ] || eval "$STEP_ACTION"
 }
 """
-    prelude += "".join(f'{name}() {{ step; command {name} "$@"; }}\n' for name in COMMANDS)
+    call = 'command {0} "$@"; set -- $?; step; return "$1"' if after else 'step; command {0} "$@"'
+    prelude += "".join(f"{name}() {{ {call.format(name)}; }}\n" for name in COMMANDS)
 
     def at_step(step: int, action: str) -> Host:
         count = counts / str(next(numbers))

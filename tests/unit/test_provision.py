@@ -617,8 +617,13 @@ def test_a_thing_that_is_never_activated(rig: Rig, timeout: float, sleeps: list[
 
 
 def test_where_asking_again_is_not_safe_nobody_waits(rig: Rig) -> None:
-    assert rig.fails(PENDING, repeatable=False).code == "activation_pending"
+    error = rig.fails(PENDING, repeatable=False)
+    assert error.code == "activation_pending"
     assert rig.sleeps == []
+    assert str(rig.escrow_file) in error.message, "its Thing exists"
+    error = rig.fails(repeatable=False)
+    assert error.code == "missing_field"
+    assert str(rig.escrow_file) in error.message
 
 
 def test_a_refusal_while_waiting(rig: Rig) -> None:

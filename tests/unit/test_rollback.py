@@ -77,6 +77,21 @@ def test_a_second_run_finds_nothing_to_do(thrice: Rig, generation: str | None) -
     assert tree(thrice.root) == before
 
 
+def test_a_second_run_finishes_what_a_dead_one_began(thrice: Rig) -> None:
+    """A run that dies after its switch has told no consumer of it."""
+    thrice.roll_back("000001")
+    (thrice.path / ".trial").symlink_to("000003")
+    told = thrice.root / "told"
+    consumers = gateway.Consumers(reload_command=f"touch {told}")
+    assert thrice.roll_back("000001", consumers=consumers, check_mode=True).action == "repaired"
+    assert not told.exists()
+    outcome = thrice.roll_back("000001", consumers=consumers)
+    assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "drift", "000001")
+    assert told.exists()
+    thrice.assert_in_order(".newest")
+    assert thrice.roll_back("000001", consumers=consumers).action == "none"
+
+
 def test_forward_and_back_again(thrice: Rig) -> None:
     """Each time the Thing that is left is on the list from then on, and the one in use never is."""
     steps = ((None, 2, [1, 3]), ("000003", 3, [1, 2]), (None, 2, [1, 3]), ("000001", 1, [3, 2]))

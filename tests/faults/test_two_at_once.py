@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two runs at once on one gateway, each a process of its own: one wins, the other says so, and nothing is lost.
+
+The service is CloudLocate, where each request creates another Thing: none of them may be forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
+from faults.conftest import Trial
+from faults.controller import MAX_AGE_DAYS, Controller, code_of, forked
+from faults.sound import assert_settled, in_use
+from simulator.client import RunningSimulator
+
+ROUNDS = 200
+SHORT = 4
+WINS = ("created", "renewed", "rolled_back")
+
+
+@pytest.fixture
+def controllers(simulator: RunningSimulator, tmp_path: Path) -> Iterator[list[Controller]]:
+    """Two controllers for one gateway, each with an escrow of its own."""
+    token = simulator.put_profile("two-at-once", service="cloudlocate")
+    one = Controller(
+        tmp_path / "gateway", "cloudlocate", "one", simulator=simulator, token=token, hardware_id=tmp_path.name
+    )
+    one.root.mkdir()
+    other = replace(one, controller="other")
+    for controller in (one, other):
+        assert controller.present(force=True).changed
+    yield [one, other]
+    simulator.set_clock_offset(0)
+
+
+def at_once(*actions: Callable[[], str], directory: Path) -> list[str]:
+    """Runs each action in a process of its own; they begin at the same moment. Returns what they return."""
+    answers = [directory / f"answer-{number}" for number in range(len(actions))]
+    gate, opener = os.pipe()
+
+    def run(action: Callable[[], str], answer: Path) -> None:
+        os.close(opener)
+        os.read(gate, 1)
+        answer.write_text(json.dumps(action()))
+
+    processes = [forked(lambda pair=pair: run(*pair)) for pair in zip(actions, answers, strict=True)]
+    os.close(gate)
+    os.close(opener)
+    for process in processes:
+        assert os.waitpid(process, 0)[1] == 0
+    return [json.loads(answer.read_text()) for answer in answers]
+
+
+def action_of(run: Callable[[], object]) -> str:
+    """The action of a run, or its error code."""
+    actions: list[str] = []
+    code = code_of(lambda: actions.append(run().action))  # type: ignore[attr-defined]
+    return actions[0] if code == "done" else code
+
+
+def move_on(controllers: list[Controller]) -> None:
+    """Until the credentials in use are due."""
+    first, *others = controllers
+    first.let_pass(MAX_AGE_DAYS + 1)
+    for other in others:
+        other.ahead = first.ahead
+
+
+def assert_nothing_is_lost(controllers: list[Controller], outcomes: list[str]) -> None:
+    """Just after a round, and again once each controller has run once more on its own."""
+    first = controllers[0]
+    assert set(outcomes) <= {*WINS, "none", "unchanged", "concurrent_change"}, outcomes
+    assert set(outcomes) & set(WINS), f"nobody won: {outcomes}"
+    record = in_use(first.path)
+    assert record is not None
+    assert_settled(first.path)
+    waiting = {client_id for controller in controllers for client_id in in_escrow(controller)}
+    retired = first.retired_ids
+    assert {record["client_id"], *retired} | waiting == first.things
+    assert len(retired) == len(set(retired))
+    assert record["client_id"] not in retired
+    for controller in controllers:
+        assert action_of(controller.present) in (*WINS, "none", "unchanged")
+    record = in_use(first.path)
+    assert record is not None
+    assert sorted([record["client_id"], *first.retired_ids]) == sorted(first.things)
+    assert [list(controller.escrow_place.parent.iterdir()) for controller in controllers] == [[], []]
+    assert [action_of(controller.present) for controller in controllers] == ["none", "none"]
+
+
+def in_escrow(controller: Controller) -> list[str]:
+    """The Things whose answer waits for the next run."""
+    entries = escrow.load(controller.escrow_place, bytes)
+    assert escrow.unanswered(controller.escrow_place) == []
+    return [json.loads(entry.response)["clientId"] for entry in entries]
+
+
+def test_two_controllers(controllers: list[Controller], tmp_path: Path, trials: Trial, full: bool) -> None:
+    one, other = controllers
+    met = 0
+    for _round in range(ROUNDS if full else SHORT):
+        move_on(controllers)
+        before = len(one.things)
+        with trials("Two at once: two controllers"):
+            outcomes = at_once(lambda: action_of(one.present), lambda: action_of(other.present), directory=tmp_path)
+            assert len(one.things) - before == sum(outcome != "none" for outcome in outcomes) or (
+                "concurrent_change" in outcomes  # before or after its request
+            )
+            assert len([outcome for outcome in outcomes if outcome in WINS]) == 1, outcomes
+            assert_nothing_is_lost(controllers, outcomes)
+        met += "concurrent_change" in outcomes
+    assert met, "they never met"
+
+
+def test_a_renewal_and_a_roll_back(controllers: list[Controller], tmp_path: Path, trials: Trial, full: bool) -> None:
+    one, other = controllers
+    met = 0
+    for _round in range(ROUNDS if full else SHORT):
+        move_on(controllers)
+        with trials("Two at once: renew, roll back"):
+            outcomes = at_once(lambda: action_of(one.present), lambda: action_of(other.roll_back), directory=tmp_path)
+            assert_nothing_is_lost(controllers, outcomes)
+        met += "concurrent_change" in outcomes
+    assert met, "they never met"
