@@ -367,8 +367,7 @@ def _problem(error: Exception, endpoint: Endpoint, sent: bool) -> ProvisioningEr
     if isinstance(error, failures.SSLError) or _find(error, ssl.SSLError) is not None:
         return ProvisioningError(
             "tls",
-            f"The TLS connection to {host} failed: {_tls_reason(error)}. Name the CA that signed its certificate with "
-            "ca_path, and compare the host name in api_url with the certificate.",
+            f"The TLS connection to {host} failed: {_tls_reason(error)}. {_tls_advice(_tls_reason(error))}",
         )
     if not isinstance(error, (failures.RequestException, HTTPError, OSError)):
         return None
@@ -400,3 +399,9 @@ def _find(error: BaseException, kind: type[BaseException] | tuple[type[BaseExcep
 def _tls_reason(error: BaseException) -> str:
     found = _find(error, ssl.SSLError)
     return getattr(found, "verify_message", None) or getattr(found, "reason", None) or "no further reason"
+
+
+def _tls_advice(reason: str) -> str:
+    if "expired" in reason or "not yet valid" in reason:
+        return "Look at the clock of the controller first, then at the certificate of the server."
+    return "Name the CA that signed it with ca_path, and compare the host name in api_url with the certificate."

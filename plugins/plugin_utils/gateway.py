@@ -506,8 +506,11 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
     text = complaint.lower()
     if text.strip() == "symbolic link":
         return ProvisioningError("bad_path", "path has become a symbolic link on the gateway.")
-    if "no space left" in text or "quota exceeded" in text:
-        return ProvisioningError("disk_full", "The disk of the gateway is full. Free some space and run again.")
+    if any(words in text for words in ("no space left", "quota exceeded", "file too large", "wrote only")):
+        return ProvisioningError(
+            "disk_full",
+            "The disk of the gateway is full, or a quota or limit is reached. Free some space and run again.",
+        )
     if "read-only file system" in text:
         return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
     if "permission denied" in text:

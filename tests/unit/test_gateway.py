@@ -940,6 +940,8 @@ def test_the_first_install_expects_no_current() -> None:
         (0, framed("failed disk_full the disk did not keep it"), "", "disk_full"),
         (2, "", "tar: client.key: Cannot write: No space left on device\n", "disk_full"),
         (2, "", "tar: write error: Disk quota exceeded", "disk_full"),
+        (2, "", "tar: write error: File too large", "disk_full"),
+        (2, "", "tar: client.key: Wrote only 512 of 1704 bytes\ntar: Exiting with failure status", "disk_full"),
         (1, "", "mkdir: can't create directory '/etc/x': Read-only file system\n", "permission"),
         (1, "", "mkdir: cannot create directory: Permission denied\n", "permission"),
         (127, "", "sh: tar: not found", "gateway_unsupported"),
