@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from faults.conftest import Trial
 from faults.host_rig import HostRig, error_of
 from shell.conftest import program
+from shell.host import SHELLS
 
 SYSTEM_PATH = "PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin\n"
 REQUIRED = "tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink sleep".split()  # noqa: SIM905
@@ -55,7 +56,11 @@ def test_a_program_is_missing(
         assert SYSTEM_PATH in getattr(gateway, part)
         monkeypatch.setattr(gateway, part, getattr(gateway, part).replace(SYSTEM_PATH, ""))
     everything = f"{rig.host.tools}:{os.environ['PATH']}"
-    for missing in [*REQUIRED, *OPTIONAL] if full else [*REQUIRED[:: len(rig.host.shell)], *OPTIONAL[::2]]:
+    for missing in (
+        [*REQUIRED, *OPTIONAL]
+        if full
+        else [*REQUIRED[:: 5 + SHELLS.index(rig.host.shell)], OPTIONAL[SHELLS.index(rig.host.shell)]]
+    ):
         tools = tmp_path / f"without-{missing}"
         tools.mkdir()
         for name in {"sh", *REQUIRED, *OPTIONAL} - {missing}:
