@@ -13,8 +13,9 @@ options:
   path:
     description:
       - The directory on the host that holds the bundle. Missing parents are created with mode V(0755).
-      - It must be absolute and belong to O(owner) or to the user that runs the commands. Neither may it be a symbolic
-        link, nor may other users be able to write to it or to a directory above it that is not sticky.
+      - It must be absolute and no symbolic link. It and every directory above it must belong to V(root), to the user
+        that runs the commands, or to O(owner), and none may be writable by everybody unless it is sticky. What
+        symbolic links above it lead through is looked at, too.
       - If not set, V(/etc/thingstream/) followed by the O(service).
       - Consumers read RV(path)C(/current/)I(file) and nothing else.
     type: str
@@ -22,12 +23,15 @@ options:
     description:
       - The user on the host that the files belong to, a name or a number.
       - If not set, the user that runs the commands there, with C(become) mostly V(root).
+      - The directories belong to the user that runs the commands in any case, so that no other one can plant a link
+        where V(root) is about to set owner and mode.
     type: str
   group:
     description:
       - The group on the host that the files belong to, a name or a number. Its members can read the secrets, if
         O(secret_mode) says so.
-      - If not set, the primary group of the user that runs the commands.
+      - If not set, the primary group of O(owner), or of the user that runs the commands.
+      - An O(owner) who is not V(root) has to be in this group to enter directories of mode V(0750).
     type: str
   directory_mode:
     description:

@@ -158,7 +158,7 @@ def ask(
             wait = _retry_after(answer, now())
             declined = answer.status in (429, 503) and wait is not None
             again = (declined or (answer.status >= 500 and repeatable)) and (wait or 0) <= LONGEST_WAIT
-            lost = not declined and not 300 <= answer.status < 500 or answer.status == 303  # "done, see there"
+            lost = (not declined and not 300 <= answer.status < 500) or answer.status == 303  # "done, see there"
         if not again or attempt == endpoint.retries:
             raise OutcomeUnknown(error) if lost and not repeatable else error
         backoff = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
@@ -414,8 +414,7 @@ def _problem(error: Exception, endpoint: Endpoint, sent: bool) -> ProvisioningEr
     if isinstance(error, failures.SSLError) or _find(error, ssl.SSLError) is not None:
         return ProvisioningError(
             "tls",
-            f"The TLS connection to {host} failed: {_tls_reason(error)}. Name the CA that signed its certificate with "
-            "ca_path, and compare the host name in api_url with the certificate.",
+            f"The TLS connection to {host} failed: {_tls_reason(error)}. {_tls_advice(_tls_reason(error))}",
         )
     if not isinstance(error, (failures.RequestException, HTTPError, OSError)):
         return None
@@ -447,3 +446,9 @@ def _find(error: BaseException, kind: type[BaseException] | tuple[type[BaseExcep
 def _tls_reason(error: BaseException) -> str:
     found = _find(error, ssl.SSLError)
     return getattr(found, "verify_message", None) or getattr(found, "reason", None) or "no further reason"
+
+
+def _tls_advice(reason: str) -> str:
+    if "expired" in reason or "not yet valid" in reason:
+        return "Look at the clock of the controller first, then at the certificate of the server."
+    return "Name the CA that signed it with ca_path, and compare the host name in api_url with the certificate."

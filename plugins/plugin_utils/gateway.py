@@ -79,7 +79,9 @@ class Held:
 
     :param user_id, user_name, groups: who runs the commands there; groups maps a number to a name, primary first.
     :param owner_id, group_id: the wanted owner and group, or ``None`` where the gateway does not know them.
-    :param ancestors: the directories from ``/`` down to the path, as far as they exist, each a (name, Attributes).
+    :param keeper_id: whom the directories should belong to; ``None`` for the user who runs the commands.
+    :param ancestors: what leads to the path by symbolic links, and then the directories from ``/`` down to the path, as
+        far as they exist, each a (name, Attributes).
     :param current: the name of the generation in use, or ``None``.
     :param record: the parsed record of that generation, or ``None`` where there is none that can be read.
     :param digests: file name to SHA-256 of the files of that generation.
@@ -111,6 +113,7 @@ class Held:
     history_text: str = ""
     leftovers: tuple[str, ...] = ()
     generations: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    keeper_id: int | None = None
 
     @property
     def exists(self) -> bool:
@@ -162,17 +165,18 @@ def probe(
     asked = {"owner": owner or "", "group": group or "", "thorough": "yes" if thorough else "no"}
     answer = _run(execute, _request("probe", path, **asked), script=LOOK_SCRIPT)
     held = _read_probe(path, answer)
+    primary = next(iter(held.groups), None)
     return replace(
         held,
         owner_id=held.owner_id if owner else held.user_id,
-        group_id=held.group_id if group else next(iter(held.groups), None),
+        group_id=held.group_id if group or (owner and held.group_id is not None) else primary,
     )
 
 
 def survey(execute: Execute, paths: Sequence[str], owner: str | None = None, group: str | None = None) -> list[Held]:
     """Looks at several paths and at every generation in them, in one remote command that changes nothing.
 
-    :param owner, group: who is wanted; without them everything should belong to whom the path belongs to.
+    :param owner, group: who is wanted; without them everything should belong to whom the record belongs to.
     :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
     """
     for path in paths:
@@ -184,7 +188,7 @@ def survey(execute: Execute, paths: Sequence[str], owner: str | None = None, gro
     if len(sections) != len(paths):
         raise _not_understood()
     found = (_read_probe(path, section) for path, (_path, section) in zip(paths, sections, strict=True))
-    return [_owned_as_its_path(held, owner, group) for held in found]
+    return [_owned_as_it_is(held, owner, group) for held in found]
 
 
 def install(execute: Execute, held: Held, files: Mapping[str, File], change: Change, modified_at: datetime) -> str:
@@ -341,13 +345,17 @@ def drift(held: Held, modes: Mapping[str, int], directory_mode: int) -> list[str
 
     :param modes: file name to mode, for example ``0o640``.
     """
-    expected = {name: stat.filemode(stat.S_IFREG | mode) for name, mode in modes.items()}
+    keeper_id = held.user_id if held.keeper_id is None else held.keeper_id
+    expected = {name: (stat.filemode(stat.S_IFREG | mode), held.owner_id) for name, mode in modes.items()}
+    expected.update(
+        {f"{name}/": (stat.filemode(stat.S_IFDIR | directory_mode), keeper_id) for name in held.directories}
+    )
     found = {**held.files, **{f"{name}/": attributes for name, attributes in held.directories.items()}}
-    expected.update({f"{name}/": stat.filemode(stat.S_IFDIR | directory_mode) for name in held.directories})
+    # what should belong to somebody whom the gateway does not know is drift: the attempt to put it right says so
     return sorted(
         name
-        for name, mode in expected.items()
-        if name in found and found[name] != Attributes(mode, held.owner_id or 0, held.group_id or 0)
+        for name, (mode, owner_id) in expected.items()
+        if name in found and (found[name].mode, found[name].owner, found[name].group) != (mode, owner_id, held.group_id)
     )
 
 
@@ -359,6 +367,12 @@ def _require_safe_path(held: Held) -> None:
         if name != held.path and attributes.mode[0] == "d" and attributes.mode[8:] in ("wx", "w-"):
             raise ProvisioningError(
                 "bad_path", f"{name} is writable by every user of the gateway, who could replace what lies below it."
+            )
+        if name != held.path and attributes.owner not in (0, held.user_id, held.owner_id):
+            raise ProvisioningError(
+                "bad_path",
+                f"{name} belongs to another user (ID {attributes.owner}), who could replace what lies below it: choose "
+                "another path, run the commands as that user, or name that user as owner.",
             )
     if not held.exists:
         return
@@ -395,6 +409,7 @@ def _change(command: str, held: Held, files: Mapping[str, File], change: Change,
         command,
         held.path,
         current=held.current or "",
+        user_id=str(held.user_id),
         owner_id=str(owner_id),
         group_id=str(group_id),
         directory_mode=f"{change.directory_mode:04o}",
@@ -439,15 +454,18 @@ def _stream(script: str, files: Mapping[str, File], held: Held, modified_at: dat
 # ---- what comes back ----
 
 
-def _owned_as_its_path(held: Held, owner: str | None, group: str | None) -> Held:
-    """Where nobody says which owner is wanted, everything should belong to that of the path."""
+def _owned_as_it_is(held: Held, owner: str | None, group: str | None) -> Held:
+    """Where nobody says which owner is wanted, the files should belong to that of the record, directories to root or
+    whoever runs the commands, or else to the owner of the path."""
     if not held.exists:
         return held
-    attributes = held.ancestors[-1][1]
+    directory = held.ancestors[-1][1]
+    file = held.files.get("thing.json", directory)
     return replace(
         held,
-        owner_id=held.owner_id if owner else attributes.owner,
-        group_id=held.group_id if group else attributes.group,
+        owner_id=held.owner_id if owner else file.owner,
+        group_id=held.group_id if group else directory.group,
+        keeper_id=directory.owner if not owner or directory.owner == 0 else None,
     )
 
 
@@ -488,8 +506,11 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
     text = complaint.lower()
     if text.strip() == "symbolic link":
         return ProvisioningError("bad_path", "path has become a symbolic link on the gateway.")
-    if "no space left" in text or "quota exceeded" in text:
-        return ProvisioningError("disk_full", "The disk of the gateway is full. Free some space and run again.")
+    if any(words in text for words in ("no space left", "quota exceeded", "file too large", "wrote only")):
+        return ProvisioningError(
+            "disk_full",
+            "The disk of the gateway is full, or a quota or limit is reached. Free some space and run again.",
+        )
     if "read-only file system" in text:
         return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
     if "no such file" in text or "can't cd" in text:
@@ -549,6 +570,7 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
     current = _current(root, values.get("current", [""])[0], inside)
     newest = max(current or "", targets.get(f"{root}/.newest", ""), key=_generation_number)
     directories = {".": listing.get(path), "generations": inside.get("generations")}
+    owner = values.get("owner_id", [""])[0].split()
     if current:
         directories["current"] = generation_directories.get(current)
     return Held(
@@ -556,9 +578,10 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         user_id=int(user.group(1)),
         user_name=_readable(user.group(2) or user.group(1))[:LONGEST_NAME],
         groups=_groups(identity.partition(" gid=")[2].partition(" context=")[0]),
-        owner_id=_number(values.get("owner_id")),
-        group_id=_number(values.get("group_id")),
-        ancestors=[(name, listing[name]) for name in _ancestors(path) if name in listing],
+        owner_id=_number(owner[:1]),
+        group_id=_number(values["group_id"][0].split()[:1] if "group_id" in values else owner[1:2]),
+        ancestors=[(name, attributes) for name, _target, attributes in map(_listed, values.get("@above", ()))]
+        + [(name, listing[name]) for name in _ancestors(path) if name in listing],
         missing_tools=missing,
         not_writable=_readable(values["not_writable"][0]) if "not_writable" in values else None,
         free_kib=_free_kib(values.get("@space", ())),

@@ -33,18 +33,20 @@ fail() {
 # ---- probe: look at everything, change nothing. Starting a program is what costs time here: where credentials are in
 # order, there are two of them, ls and sha256sum. ----
 
-# Prints the numeric ID of a user or group; the files are read first because BusyBox has no getent.
-find_id() { # database name
-    case $2 in
-        *[!0-9]*) ;;
-        *) say "$2" && return ;;
-    esac
-    while IFS=: read -r entry _ number _; do
-        [ "$entry" != "$2" ] || { say "$number" && return; }
+# Prints the number of a user or group, and of a user that of the primary group; a number is its own. The files are
+# read first because BusyBox has no getent.
+find_id() { # database, name or number
+    while IFS=: read -r entry _ number more _; do
+        if [ "$entry" = "$2" ] || [ "$number" = "$2" ]; then say "$number $more" && return; fi
     done <"/etc/$1"
     if command -v getent >/dev/null 2>&1; then
-        getent "$1" "$2" | while IFS=: read -r _ _ number _; do say "$number"; done
+        found=$(getent "$1" "$2" | while IFS=: read -r _ _ number more _; do say "$number $more"; done)
+        [ -z "$found" ] || { say "$found" && return; }
     fi
+    case $2 in
+        *[!0-9]*) ;;
+        *) say "$2" ;;
+    esac
 }
 
 # Sets `name` to that of a numeric user or group, or to the number where the files do not know it.
@@ -125,6 +127,34 @@ probe_thoroughly() { # the existing directory nearest to the path
     say "@"
 }
 
+# Lists what leads to the path by way of symbolic links: their targets, and every directory above these. Whoever may
+# change one of them may change where the path is.
+follow_links() { # targets
+    links=$#
+    while [ $# -gt 0 ]; do
+        place=$1
+        shift
+        while [ -n "$place" ]; do
+            ls -ldn -- "$place" 2>/dev/null
+            if [ -L "$place" ]; then
+                links=$((links + 1))
+                # as many as a kernel follows
+                [ "$links" -le 40 ] || fail bad_path "too many symbolic links lead to $request_path"
+                set -- "$@" "$(print_target "$place")"
+            fi
+            place=${place%/*}
+        done
+    done
+}
+
+print_target() { # link
+    target=$(readlink "$1")
+    case $target in
+        /*) say "$target" ;;
+        *) say "${1%/*}/$target" ;;
+    esac
+}
+
 probe() {
     print_identity
     [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
@@ -133,6 +163,21 @@ probe() {
     until [ -d "${nearest:-/}" ]; do nearest=${nearest%/*}; done
     [ -w "${nearest:-/}" ] || say "not_writable ${nearest:-/}"
     if [ "$request_thorough" = yes ] || [ ! -L "$request_path/current" ]; then probe_thoroughly "${nearest:-/}"; fi
+
+    set --
+    directory=${request_path%/*}
+    while [ -n "$directory" ]; do
+        if [ -L "$directory" ]; then
+            [ -e "$directory" ] || fail bad_path "$directory is a symbolic link that leads nowhere"
+            set -- "$(print_target "$directory")" "$@"
+        fi
+        directory=${directory%/*}
+    done
+    if [ $# -gt 0 ]; then
+        say "@above"
+        follow_links "$@"
+        say "@"
+    fi
 
     # the directories from / down to the path, then what is in it, in `generations` and in the current generation
     set --
@@ -296,6 +341,16 @@ check_attributes() { # directory
     done
 }
 
+# Whether every file in the working directory is one: reading anything else would follow a link, or wait for ever.
+holds_files() {
+    # shellcheck disable=SC2086  # to be split into words
+    set -- $request_files
+    while [ $# -gt 2 ]; do
+        [ -f "$3" ] && [ ! -L "$3" ] || return 1
+        shift 3
+    done
+}
+
 # Not left to tar, which keeps owner and mode for some users only.
 own_files() { # directory
     directory=$1
@@ -309,10 +364,12 @@ own_files() { # directory
     done
 }
 
+# Directories belong to whoever runs this, even where the files have another owner: who owns a directory can put a link
+# in the place of what is about to get owner and mode. So outer ones come first.
 own_directory() { # directory
     [ -d "$1" ] && [ ! -L "$1" ] || fail bad_path "$request_path/$1 is not a directory"
     # an octal mode leaves the set-group-ID bit of a directory as it is
-    chown "$request_owner_id:$request_group_id" "$1" 2>/dev/null && chmod ug-s,o-t "$1" 2>/dev/null &&
+    chown -h "$request_user_id:$request_group_id" "$1" 2>/dev/null && chmod ug-s,o-t "$1" 2>/dev/null &&
         chmod "$request_directory_mode" "$1" 2>/dev/null ||
         fail permission "cannot set owner, group and mode of $request_path/$1"
 }
@@ -474,6 +531,7 @@ check_expectation() {
 install() {
     enter_path
     check_expectation
+    own_directory .
     files=.staging-$request_nonce/files
     [ -d "$files" ] || fail concurrent_change "another run has cleared $request_path"
     (cd "$files/.." && sha256sum -c digests) >/dev/null 2>&1 ||
@@ -484,7 +542,6 @@ install() {
     if command -v restorecon >/dev/null 2>&1; then restorecon -RF "$files" >/dev/null 2>&1; fi
     sync "$files"/* "$files" 2>/dev/null || sync
 
-    own_directory .
     [ -d generations ] || mkdir generations 2>/dev/null || cannot_create generations
     own_directory generations
     # a number that was in use is not used again
@@ -514,7 +571,7 @@ roll_back() {
     check_expectation
     target=generations/$request_target
     is_generation "$request_target" || fail no_generation "generation $request_target is gone"
-    (cd -P -- "$target" && say "$request_digests" | sha256sum -c -) >/dev/null 2>&1 ||
+    (cd -P -- "$target" && holds_files && say "$request_digests" | sha256sum -c -) >/dev/null 2>&1 ||
         fail no_generation "generation $request_target is damaged"
     own_directory .
     own_directory generations

@@ -10,12 +10,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
-from shell.conftest import plain_host, public_path, root
+from ansible_collections.thingstream.ztp.tests.unit.conftest import ec_pair, other_pair
+from faults.host_rig import HostRig
+from shell.conftest import mount, plain_host, public_path, root
+from shell.host import Host
 from stage import gateways, platform, running_simulator, simulator
 
-__all__ = ["gateways", "plain_host", "platform", "public_path", "root", "running_simulator", "simulator"]
+__all__ = [
+    "ec_pair",
+    "gateways",
+    "mount",
+    "other_pair",
+    "plain_host",
+    "platform",
+    "public_path",
+    "root",
+    "running_simulator",
+    "simulator",
+]
 
 Trial = Callable[[str], AbstractContextManager[None]]
 
@@ -44,6 +59,12 @@ def trials(record_property: Callable[[str, object], None]) -> Iterator[Trial]:
 
     yield trial
     record_property("trials", {name: (tried[name], survived[name]) for name in tried})
+
+
+@pytest.fixture
+def rig(plain_host: Host, public_path: Path) -> HostRig:
+    """A gateway with one of the shells that holds nothing; its escrow is not on its disk."""
+    return HostRig(public_path, host=plain_host, controller=str(public_path / "controller" / "escrow"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

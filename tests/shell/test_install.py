@@ -21,13 +21,13 @@ from shell.host import DIRECTORY_MODE, MODES, MODIFIED_AT, PUBLIC, Host, bundle,
 
 
 def assert_attributes(host: Host, uid: int, gid: int) -> None:
-    """Owner, group and mode of every directory and file of the generation in use."""
+    """Owner, group and mode of every directory and file of the generation in use; directories are nobody else's."""
     directories = [host.path, host.path / "generations", (host.path / "current").resolve()]
-    expected = dict.fromkeys(directories, DIRECTORY_MODE)
-    expected.update({directories[-1] / name: mode for name, mode in MODES.items()})
-    for entry, mode in expected.items():
+    expected = dict.fromkeys(directories, (DIRECTORY_MODE, os.geteuid(), gid))
+    expected.update({directories[-1] / name: (mode, uid, gid) for name, mode in MODES.items()})
+    for entry, attributes in expected.items():
         status = entry.lstat()
-        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, uid, gid), entry
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == attributes, entry
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])

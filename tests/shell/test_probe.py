@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from shell.host import DIRECTORY_MODE, MODES, Host, bundle, plant_generation, plant_leftovers, refused, snapshot
 
 
@@ -183,3 +184,76 @@ def test_drift_names_what_differs(host: Host) -> None:
     assert host.drift() == ["ca.crt", "client.key", "generations/"]
     current.resolve().chmod(DIRECTORY_MODE | 0o5)
     assert host.drift() == ["ca.crt", "client.key", "current/", "generations/"]
+
+
+@pytest.mark.parametrize(
+    ("target", "accepted"),
+    [
+        ("{shared}/real", False),
+        ("../shared/real", False),
+        ("{shared}/inner", False),
+        ("second", False),
+        ("{private}/real", True),
+        ("../private/real", True),
+    ],
+)
+def test_below_a_link_that_leads_through_a_directory_that_everybody_may_write(
+    host: Host, tmp_path: Path, target: str, accepted: bool
+) -> None:
+    """Whoever may change where a link leads, or where that leads, may change the path."""
+    places = {name: tmp_path / name for name in ("shared", "private", "links")}
+    for place in places.values():
+        (place / "real").mkdir(parents=True)
+    places["shared"].chmod(0o777)
+    (places["shared"] / "inner").symlink_to(places["private"] / "real")
+    (places["links"] / "second").symlink_to(places["shared"] / "inner")
+    (places["links"] / "link").symlink_to(target.format(**places))
+    for path in (places["links"] / "link" / "store", places["links"] / "link" / "a" / "b"):
+        if accepted:
+            assert host.at(path).checked().ancestors[-1][0] in (str(places["links"] / "link"), str(path.parent))
+        else:
+            with refused("bad_path"):
+                host.at(path).checked()
+
+
+def test_below_a_link_that_leads_nowhere(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ProvisioningError, match="link is a symbolic link that leads nowhere") as caught:
+        host.at(tmp_path / "link" / "store").checked()
+    assert caught.value.code == "bad_path"
+
+
+def test_links_that_lead_to_each_other(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with refused("bad_path"):
+        host.at(tmp_path / "a" / "store").checked()
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("linked", [False, True], ids=["real", "linked"])
+def test_below_a_directory_of_somebody_else(host: Host, tmp_path: Path, owner: pwd.struct_passwd, linked: bool) -> None:
+    (tmp_path / "home").mkdir()
+    os.chown(tmp_path / "home", owner.pw_uid, -1)
+    (tmp_path / "link").symlink_to("home")
+    path = tmp_path / ("link" if linked else "home") / "a" / "store"
+    with pytest.raises(ProvisioningError, match=r"home belongs to another user \(ID ") as caught:
+        host.at(path).checked()
+    assert caught.value.code == "bad_path"
+    host.at(path).checked(owner.pw_name)
+
+
+@pytest.mark.usefixtures("root")
+def test_the_group_of_an_owner_is_wanted(host: Host, owner: pwd.struct_passwd) -> None:
+    for name in (owner.pw_name, str(owner.pw_uid)):
+        held = host.probe(name)
+        assert (held.owner_id, held.group_id) == (owner.pw_uid, owner.pw_gid)
+    held = host.probe("4321")
+    assert (held.owner_id, held.group_id) == (4321, os.getegid())
+
+
+@pytest.mark.usefixtures("root")
+def test_somebody_unknown_is_drift(host: Host) -> None:
+    host.hold("a")
+    assert host.drift(host.probe("nobody-here", None)) == sorted(MODES)
+    assert host.drift(host.probe(None, "nobody-here")) == sorted([*MODES, "./", "current/", "generations/"])

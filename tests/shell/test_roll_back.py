@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import time
@@ -254,3 +255,19 @@ def test_killed_before_every_command(
                 break
     assert codes[-1] == ("done" if marker == "good" else "health_check_failed")
     assert len(codes) > 3
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_is_not_read(host: Host, tmp_path: Path, kind: str) -> None:
+    """Reading a pipe would never end, and reading a link would follow it."""
+    host.hold("a", "b")
+    held = host.checked()
+    key = host.path / "generations" / "000001" / "client.key"
+    key.replace(tmp_path / "key")
+    if kind == "pipe":
+        os.mkfifo(key)
+    else:
+        key.symlink_to(tmp_path / "key")
+    with refused("no_generation"):
+        host.roll_back("000001", held)
+    assert host.marker == "b"

@@ -545,6 +545,7 @@ def test_a_certificate_that_is_no_good(pki: Pki, names: tuple[str, ...], dates: 
         kind, error = post_fails(endpoint(server.port, pki))
     assert (kind, error.code) == ("error", "tls")
     assert word in error.message
+    assert ("clock of the controller" in error.message) == (word != "mismatch")
     assert server.requests == []
 
 

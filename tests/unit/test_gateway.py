@@ -182,6 +182,9 @@ def test_who_runs_the_commands(identity: str, user: tuple[int, str], groups: dic
     [
         (None, None, (), (0, 0)),
         ("consumer", None, ("owner_id 998",), (998, 0)),
+        ("consumer", None, ("owner_id 998 996",), (998, 996)),
+        ("consumer", "staff", ("owner_id 998 996", "group_id 50 a,b"), (998, 50)),
+        ("consumer", "nor-here", ("owner_id 998 996", "group_id "), (998, None)),
         (None, "consumer", ("group_id 997",), (0, 997)),
         ("consumer", "consumer", ("owner_id 998", "group_id 997"), (998, 997)),
         ("nobody-here", "nor-here", ("owner_id ", "group_id "), (None, None)),
@@ -563,6 +566,7 @@ def test_a_survey_reads_every_path_and_every_generation() -> None:
         probe(framed(*installed())),
         owner_id=0,
         group_id=7,
+        keeper_id=0,
         generations={"000001": {"service": "old"}, "000002": None},
     )
     assert (second.path, second.current, second.exists, second.generations) == ("/etc/other", None, False, {})
@@ -669,7 +673,8 @@ def below(mode: str, owner: int = 0, name: str = "/etc") -> dict[str, Any]:
         below("drwxrwxrwt"),
         below("drwxrwxr-x"),
         below("lrwxrwxrwx"),
-        below("drwxr-xr-x", 1000),
+        {"owner_id": 998, **below("drwxr-xr-x", 998)},
+        {"user_id": 1000, "owner_id": 1000, "groups": {0: "x"}, **below("drwxr-xr-x", 1000)},
         {"owner_id": 998, **below("drwxr-x---", 998, PATH)},
         below("drwxrwxrwx", 0, PATH),  # what is there is checked by its digests, and the mode is repaired
         {"ancestors": HELD.ancestors[:2], "current": None},
@@ -688,6 +693,9 @@ def test_what_can_be_installed(changes: dict[str, Any]) -> None:
         (below("prw-r--r--"), "bad_path", "/etc is not a directory"),
         (below("drwxrwxrwx"), "bad_path", "/etc is writable by every user"),
         (below("drwxrwx-w-"), "bad_path", "/etc is writable by every user"),
+        (below("drwxr-xr-x", 1000), "bad_path", "/etc belongs to another user (ID 1000)"),
+        (below("drwxrwxrwt", 1000), "bad_path", "/etc belongs to another user (ID 1000)"),
+        (below("lrwxrwxrwx", 1000), "bad_path", "/etc belongs to another user (ID 1000)"),
         (below("lrwxrwxrwx", 0, PATH), "bad_path", "symbolic link"),
         ({**below("drwxrwxrwx", 0, PATH), "current": None}, "bad_path", "writable by every user"),
         ({**below("drwxr-x-w-", 0, PATH), "current": None}, "bad_path", "writable by every user"),
@@ -728,7 +736,7 @@ IN_ORDER = replace(
         "client.crt": Attributes("-rw-r--r--", 998, 997),
         "unknown": Attributes("-rwxrwxrwx", 5, 5),
     },
-    directories={name: Attributes("drwxr-x---", 998, 997) for name in (".", "generations", "current")},
+    directories={name: Attributes("drwxr-x---", 0, 997) for name in (".", "generations", "current")},
 )
 MODES = {"client.key": 0o640, "client.crt": 0o644}
 
@@ -749,10 +757,14 @@ def attributes(changes: Mapping[str, Attributes], where: str) -> Held:
         (attributes({"client.key": Attributes("lrwxrwxrwx", 998, 997)}, "files"), ["client.key"]),
         (attributes({"client.key": Attributes("-rwsr-----", 998, 997)}, "files"), ["client.key"]),
         (attributes({"client.crt": Attributes("-rw-rw-r--", 998, 997)}, "files"), ["client.crt"]),
-        (attributes({".": Attributes("drwxr-xr-x", 998, 997)}, "directories"), ["./"]),
-        (attributes({"current": Attributes("drwxr-x---", 0, 997)}, "directories"), ["current/"]),
-        (attributes({"generations": Attributes("drwxr-x---", 998, 0)}, "directories"), ["generations/"]),
-        (replace(IN_ORDER, owner_id=1), ["./", "client.crt", "client.key", "current/", "generations/"]),
+        (attributes({".": Attributes("drwxr-xr-x", 0, 997)}, "directories"), ["./"]),
+        (attributes({"current": Attributes("drwxr-x---", 998, 997)}, "directories"), ["current/"]),
+        (attributes({"generations": Attributes("drwxr-x---", 0, 0)}, "directories"), ["generations/"]),
+        (replace(IN_ORDER, owner_id=1), ["client.crt", "client.key"]),
+        (replace(IN_ORDER, owner_id=None), ["client.crt", "client.key"]),
+        (replace(IN_ORDER, keeper_id=998), ["./", "current/", "generations/"]),
+        (replace(IN_ORDER, group_id=1), ["./", "client.crt", "client.key", "current/", "generations/"]),
+        (replace(IN_ORDER, group_id=None), ["./", "client.crt", "client.key", "current/", "generations/"]),
         (replace(IN_ORDER, files={}, directories={}), []),
     ],
 )
@@ -827,6 +839,7 @@ def test_the_stream_of_an_install() -> None:
         "command": "install",
         "path": PATH,
         "current": "000002",
+        "user_id": "0",
         "owner_id": "0",
         "group_id": "0",
         "directory_mode": "0750",
@@ -930,6 +943,8 @@ def test_the_first_install_expects_no_current() -> None:
         (2, "", "sh: 0: cannot open ./gateway.sh: No such file\n", "concurrent_change"),
         (2, "", "sh: 1: cd: can't cd to /etc/x/.staging-n1\n", "concurrent_change"),
         (2, "", "tar: write error: Disk quota exceeded", "disk_full"),
+        (2, "", "tar: write error: File too large", "disk_full"),
+        (2, "", "tar: client.key: Wrote only 512 of 1704 bytes\ntar: Exiting with failure status", "disk_full"),
         (1, "", "mkdir: can't create directory '/etc/x': Read-only file system\n", "permission"),
         (1, "", "mkdir: cannot create directory: Permission denied\n", "permission"),
         (127, "", "sh: tar: not found", "gateway_unsupported"),
