@@ -181,7 +181,7 @@ def leaks(job: Job, secrets: Mapping[str, str], gateways: Fleet) -> dict[str, se
     """Place to the names of secrets that were found there, over everything that both sides keep."""
     found = {"processes": found_in(b"\n".join(job.processes), secrets)}
     for directory in (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"), Path.home() / ".ansible"):
-        found |= found_in_files(secrets, job.since, directory, without=[job.work.parent])
+        found |= found_in_files(secrets, job.since, directory, without=[job.work.parents[1]])
     found |= found_in_files(secrets, job.since, job.work)
     tokens = {name: secret for name, secret in secrets.items() if name.startswith("token")}
     for record in gateways.where.glob("*/pid"):
@@ -273,15 +273,15 @@ def test_no_failure_tells_a_secret(
 
     assert "PLAY RECAP" in (job.artifacts / "stdout").read_text(), (job.artifacts / "stdout").read_text()[-4000:]
     assert [name for name in (*KEPT, "reports") if not (work / name).exists()] == []
-    failures = [entry for entry in job.results if entry["task"].startswith("Try") and entry["result"].get("failed")]
-    codes = {entry["result"].get("error_code") for entry in failures}
+    tried = [entry for entry in job.results if entry["task"].startswith("Try")]
+    codes = {entry["result"].get("error_code") for entry in tried if entry["status"] == "failed"}
     assert codes == set(ERROR_CODES), codes ^ set(ERROR_CODES)
     found = leaks(job, secrets, gateways)
     everywhere = set().union(*found.values())
-    for entry in [entry for entry in job.results if entry["task"].startswith("Try")]:
-        shown = found_in(json.dumps(entry).encode(), secrets)
+    told = found_in(json.dumps(tried).encode(), secrets)
+    for entry in tried:
         with trials(f"Secrets: {entry['result'].get('error_code', entry['status'])}"):
-            assert shown == set(), entry["host"]
+            assert not told or found_in(json.dumps(entry).encode(), secrets) == set(), entry["host"]
     assert everywhere == set(), found
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import json
 import os
@@ -25,12 +26,13 @@ from simulator.client import RunningSimulator
 DER_PIECE = 16  # bytes; what is long is found by any piece of it
 
 
-def forms(secret: str) -> set[bytes]:
+@functools.cache
+def forms(secret: str) -> frozenset[bytes]:
     """The forms in which a secret could show up. Of a key any line of its body counts, and any piece of its numbers."""
     found = {form for text in _texts(secret) for form in _text_forms(text)}
     for piece in _pieces_of_numbers(secret):
         found |= {form for form in (piece, *_byte_forms(piece)) if b"\n" not in form}
-    return found
+    return frozenset(found)
 
 
 def _texts(secret: str) -> list[str]:
@@ -61,7 +63,7 @@ def _pieces_of_numbers(secret: str) -> Iterator[bytes]:
     """The private numbers of a key as its DER holds them, in pieces; the modulus is in the certificate, too."""
     if not secret.startswith("-----BEGIN"):
         return
-    key = load_pem_private_key(secret.encode(), None)
+    key = load_pem_private_key(secret.encode(), None, unsafe_skip_rsa_key_validation=True)
     if isinstance(key, rsa.RSAPrivateKey):
         private = key.private_numbers()
         numbers = [private.d, private.p, private.q]
@@ -77,7 +79,7 @@ def found_in(content: bytes, secrets: Mapping[str, str]) -> set[str]:
     with _searching(secrets) as (grep, names, handle):
         done = subprocess.run([*grep, "-h"], input=content, capture_output=True, pass_fds=[handle], check=False)
     assert done.returncode <= 1, done.stderr
-    return {names[match] for match in done.stdout.splitlines()}
+    return {names[match] for match in done.stdout.split(b"\n")[:-1]}
 
 
 def found_in_files(
@@ -88,7 +90,8 @@ def found_in_files(
     if not there:
         return {}
     pruned = [word for path in without for word in ("-path", str(path), "-prune", "-o")]
-    find = ["find", *there, *pruned, "-type", "f", "-newerct", f"@{since:f}", "-print0"]
+    # the root of another process is a link
+    find = ["find", "-H", *there, *pruned, "-type", "f", "-newerct", f"@{since:f}", "-print0"]
     # what is gone meanwhile is no failure
     files = subprocess.run(find, capture_output=True, check=False).stdout
     found: dict[str, set[str]] = {}
@@ -96,7 +99,7 @@ def found_in_files(
         command = ["xargs", "--null", "--no-run-if-empty", *grep, "--with-filename", "--null"]
         done = subprocess.run(command, input=files, capture_output=True, pass_fds=[handle], check=False)
     assert done.returncode in (0, 123), done.stderr
-    for line in done.stdout.splitlines():
+    for line in done.stdout.split(b"\n")[:-1]:
         path, _null, match = line.partition(b"\0")
         found.setdefault(os.fsdecode(path), set()).add(names[match])
     return found
@@ -121,12 +124,12 @@ def _searching(secrets: Mapping[str, str]) -> Iterator[tuple[list[str], dict[byt
 
 @contextmanager
 def watching_processes() -> Iterator[set[bytes]]:
-    """Samples arguments and environments of all processes, as fast as it can, until the block ends."""
+    """Samples arguments and environments of all processes, all the time, until the block ends."""
     seen: set[bytes] = set()
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.001):
+        while not stop.wait(0.005):
             for process in os.listdir("/proc"):
                 if process.isdecimal():
                     seen.update(_shown_by(process))
