@@ -8,6 +8,7 @@ own CPU is measured beside it: a simulator that is busy would hide what grows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from simulator.client import start
 ALL = ("provision", "renew", "retire", "audit")
 FORKS = 10
 # What the larger fleet may cost per gateway, as a multiple of the smaller one, whose start weighs more.
-GREATEST_GROWTH = 1.3
+GREATEST_GROWTH = 1.25
 MEMORY_MIB_PER_GATEWAY = 0.5  # of Ansible's main process, for every gateway more
 PLATFORM_SHARE = 0.3
 
@@ -32,14 +33,13 @@ class Load:
     gateways: int
     runs: Mapping[str, Measured]
     platform_cpu: float
-    provision_wall: float
 
 
 @pytest.fixture(scope="module")
 def loads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Load]:
     """The fleet small and large, and fewer of both unless it is in full."""
     full = request.config.getoption("--full")
-    sizes, playbooks = ((100, 1000), ALL) if full else ((50, 150), ALL[:2])
+    sizes, playbooks = ((100, 1000), ALL) if full else ((40, 120), ALL[:2])
     return [load(gateways, playbooks, tmp_path_factory.mktemp(f"load-{gateways}")) for gateways in sizes]
 
 
@@ -51,7 +51,7 @@ def load(gateways: int, playbooks: Sequence[str], work: Path) -> Load:
         platform = cpu_of(simulator.process.pid) - before
         assert len(simulator.requests()) == gateways
         runs |= {name: measure(name, FORKS, 0, inventory, work) for name in playbooks[1:]}
-    return Load(gateways, runs, platform, runs["provision"].wall)
+    return Load(gateways, runs, platform)
 
 
 def test_the_cost_of_a_gateway_does_not_grow(loads: list[Load], trials: Trial) -> None:
@@ -77,10 +77,11 @@ def test_the_memory_of_a_gateway_is_bounded(loads: list[Load], trials: Trial) ->
 
 
 def test_the_platform_is_not_what_is_measured(loads: list[Load], trials: Trial) -> None:
-    """Of the time that a run takes, the simulator, which has one thread that answers, is busy for a small part."""
+    """The simulator answers in one thread, which is busy for a small part of a run."""
     for load in loads:
         with trials("Load: share of the platform"):
-            share = load.platform_cpu / load.provision_wall
-            each = 1000 * load.platform_cpu / load.gateways
-            print(f"{load.gateways} gateways: {each:.1f} ms of CPU per request, {share:.0%} of the run")
+            # no run is shorter than with all processors busy for it, however long it took on a busy machine
+            shortest = load.runs["provision"].cpu / (os.cpu_count() or 1)
+            share, rate = load.platform_cpu / shortest, load.gateways / load.platform_cpu
+            print(f"{load.gateways} gateways: it can answer {rate:.0f} requests a second, and is busy for {share:.0%}")
             assert 0 < share < PLATFORM_SHARE
