@@ -44,10 +44,28 @@ def controller_cpu() -> float:
 
 @dataclass
 class Seen:
-    """Of a process: its own CPU seconds; and the most memory that it and its workers had, in MiB."""
+    """Of a process: its own CPU seconds, and the most memory in MiB that it had, alone and with its workers."""
 
     main: float = 0.0
+    main_memory: float = 0.0
     memory: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run: wall seconds, CPU seconds of all processes and of the main one, MiB of the main one and of all."""
+
+    wall: float
+    cpu: float
+    main: float
+    main_memory: float
+    memory: float
+
+
+def cpu_of(process: int) -> float:
+    """CPU seconds that a process has taken so far."""
+    own = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
+    return (int(own[11]) + int(own[12])) / TICKS_PER_SECOND
 
 
 def watch(process: int, seen: Seen, ended: threading.Event) -> None:
@@ -55,9 +73,9 @@ def watch(process: int, seen: Seen, ended: threading.Event) -> None:
     main = Path("/proc") / str(process)
     while not ended.wait(SAMPLE_SECONDS):
         with contextlib.suppress(OSError, IndexError):
-            own = (main / "stat").read_text().rpartition(")")[2].split()
-            seen.main = (int(own[11]) + int(own[12])) / TICKS_PER_SECOND
+            seen.main = cpu_of(process)
             workers = (main / "task" / str(process) / "children").read_text().split()
+            seen.main_memory = max(seen.main_memory, resident(main))
             seen.memory = max(seen.memory, sum(map(memory, [str(process), *workers])))
 
 
@@ -68,8 +86,13 @@ def memory(process: str) -> float:
     return 0.0
 
 
-def run(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -> None:
-    """Run a playbook and print a row of the table."""
+def resident(process: Path) -> float:
+    """The most memory that a process had itself, shared or not, in MiB."""
+    return int((process / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def measure(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -> Measured:
+    """Run a playbook in ``work``; each gateway answers after ``answer`` seconds."""
     shell = work / "slow-shell"
     shell.write_text(f'#!/bin/sh\nsleep {answer}\nexec /bin/sh "$@"\n')
     shell.chmod(0o700)
@@ -85,7 +108,9 @@ def run(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -
     seen, ended = Seen(), threading.Event()
     before = controller_cpu(), time.perf_counter()
     with (work / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=work
+        )
         watcher = threading.Thread(target=watch, args=(process.pid, seen, ended))
         watcher.start()
         status = process.wait()
@@ -94,12 +119,10 @@ def run(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -
     cpu, wall = controller_cpu() - before[0], time.perf_counter() - before[1]
     if status != 0:
         raise SystemExit(f"{' '.join(command)} failed: {(work / 'output.txt').read_text()[-2000:]}")
-    each = 1000 / GATEWAYS
-    cells = [GATEWAYS, playbook, forks, f"{answer:g}", f"{wall:.1f}", f"{cpu * each:.0f}", f"{seen.main * each:.0f}"]
-    print(f"| {' | '.join(map(str, cells))} | {seen.memory:.0f} |", flush=True)
+    return Measured(wall, cpu, seen.main, seen.main_memory, seen.memory)
 
 
-def write_inventory(simulator: RunningSimulator, work: Path) -> Path:
+def write_inventory(simulator: RunningSimulator, work: Path, gateways: int) -> Path:
     """An inventory of gateways that hold nothing, with CloudLocate, whose answers cost the platform no time."""
     common = {
         "service": "cloudlocate",
@@ -112,7 +135,7 @@ def write_inventory(simulator: RunningSimulator, work: Path) -> Path:
         "path": f"{work}/gateways/{{{{ inventory_hostname }}}}/thingstream",
     }
     variables = {f"thingstream_gateway_{name}": value for name, value in common.items()}
-    hosts = [f"gateway-{number:05}" for number in range(GATEWAYS)]
+    hosts = [f"gateway-{number:05}" for number in range(gateways)]
     inventory = work / "inventory.yml"
     inventory.write_text(
         yaml.safe_dump({"all": {"vars": {"ansible_connection": "local", **variables}, "hosts": dict.fromkeys(hosts)}})
@@ -123,13 +146,19 @@ def write_inventory(simulator: RunningSimulator, work: Path) -> Path:
 def main() -> None:
     """Start the platform, run everything, stop it."""
     with tempfile.TemporaryDirectory(prefix="ztp-scaling-") as name, start(Path(name) / "simulator") as simulator:
-        inventory = write_inventory(simulator, Path(name))
-        print(f"{os.cpu_count()} processors; the last three per gateway in ms of CPU, and MiB in all")
-        print("| gateways | playbook | forks | answer, s | wall, s | CPU, ms | main process, ms | memory, MiB |")
-        print("|---|---|---|---|---|---|---|---|", flush=True)
+        inventory = write_inventory(simulator, Path(name), GATEWAYS)
+        print(f"{os.cpu_count()} processors; CPU per gateway, memory of the job, and how busy the simulator was")
+        print("| gateways | playbook | forks | answer, s | wall, s | CPU, ms | main, ms | memory, MiB | simulator |")
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
         for one in RUNS:
             playbook, forks, answer = one.split(":")
-            run(playbook, int(forks), float(answer), inventory, Path(name))
+            before = cpu_of(simulator.process.pid)
+            run = measure(playbook, int(forks), float(answer), inventory, Path(name))
+            busy = (cpu_of(simulator.process.pid) - before) / run.wall
+            each = 1000 / GATEWAYS
+            cells = [GATEWAYS, playbook, forks, answer, f"{run.wall:.1f}", f"{run.cpu * each:.0f}"]
+            cells += [f"{run.main * each:.0f}", f"{run.memory:.0f}", f"{busy:.0%}"]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":

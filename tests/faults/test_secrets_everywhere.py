@@ -1,0 +1,411 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Looks for secrets everywhere, after success and after every failure there is.
+
+One job of ansible-runner, as AWX runs them, at -vvvv with --diff, with everything on that keeps something: log file,
+fact cache, JUnit report, job events, `debug` of each result. Gateways are reached by SSH and locally; the
+platform, a caster and a health command quote every secret that they know.
+
+The tokens are in an inventory, as in AWX: one in THINGSTREAM_ZTP_TOKEN would be in the environment of Ansible itself.
+SECRETS_PREFIX names another virtual environment, to try another ansible-core.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES
+from ansible_collections.thingstream.ztp.tests.unit.support import serving
+from faults.conftest import Trial
+from gateways.fleet import Fleet
+from integration.ansible_run import PROJECT, plain, settings
+from integration.error_cases import CASES, SOUND, Case, host_variables, prepare
+from integration.leaks import found_in, found_in_files, platform_secrets, watching_processes
+from simulator.client import RunningSimulator
+
+PREFIX = os.environ.get("SECRETS_PREFIX", sys.prefix)
+PLACE = Path("/srv/secrets")  # on the gateways
+# what a job keeps, below its directory
+KEPT = ("ansible.log", "junit", *(f"runner/artifacts/one/{name}" for name in ("stdout", "job_events", "fact_cache")))
+ENSURE = {"thingstream.ztp.thingstream_ztp": {"variables_prefix": "thingstream_gateway_"}}
+
+TELL: list[dict[str, Any]] = [
+    {"name": "Tell what became of it", "ansible.builtin.debug": {"var": "result"}, "ignore_unreachable": True},
+    {
+        "name": "Keep it in the fact cache",
+        "ansible.builtin.set_fact": {"kept": "{{ result }}", "cacheable": True},
+        "ignore_unreachable": True,
+    },
+]
+# apart, as Ansible stops after a play in which all hosts fail
+FAIL = {
+    "name": "Fail with the result",
+    "hosts": "all",
+    "gather_facts": False,
+    "tasks": [
+        {"name": "Fail", "ansible.builtin.fail": {"msg": "{{ kept }}"}, "when": "kept is failed or kept is unreachable"}
+    ],
+}
+
+
+def play(hosts: str, *tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """A play whose last task is tried, told and kept."""
+    *before, last = ({"name": f"Step {number}", **task} for number, task in enumerate(tasks))
+    tried = {**last, "name": f"Try {hosts}", "register": "result", "ignore_errors": True, "ignore_unreachable": True}
+    return {"name": hosts, "hosts": hosts, "gather_facts": False, "tasks": [*before, tried, *TELL]}
+
+
+def ensure(**options: Any) -> dict[str, Any]:
+    """A task with further options."""
+    return {name: {**common, **options} for name, common in ENSURE.items()}
+
+
+# What the table of cases cannot bring about, as it takes more than one step: a play for each.
+STORIES = [
+    play(code, *tasks)
+    for code, tasks in {
+        "permission": [ENSURE],
+        "health_check_failed": [ENSURE],
+        "disk_full": [
+            {"ansible.builtin.raw": f"mkdir -p {PLACE}/small && mount -t tmpfs -o nr_inodes=12 small {PLACE}/small"},
+            ENSURE,
+        ],
+        "concurrent_change": [ENSURE],
+        "no_generation": [
+            ENSURE,
+            {
+                "thingstream.ztp.thingstream_credentials": {
+                    "variables_prefix": "thingstream_gateway_",
+                    "state": "rolled_back",
+                }
+            },
+        ],
+        "credentials_refused": [
+            ENSURE,
+            {"thingstream.ztp.thingstream_verify": {"variables_prefix": "thingstream_gateway_"}},
+        ],
+        "wrong_delivery": [ENSURE, ensure(delivery="ntrip")],
+        "not_rotated": [ENSURE, ensure(state="renewed", rotate_before="2099-01-01T00:00:00Z")],
+        "report_failed": [
+            ENSURE,
+            {
+                "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
+                "register": "looks",
+            },
+            {"thingstream.ztp.thingstream_audit": {"looks": "looks", "directory": "{{ work }}/nowhere"}},
+        ],
+        "audit_incomplete": [
+            ENSURE,
+            {
+                "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
+                "register": "looks",
+            },
+            {
+                "thingstream.ztp.thingstream_audit": {
+                    "looks": "looks",
+                    "directory": "{{ work }}/reports",
+                    "escrow_path": "{{ work }}/file",
+                }
+            },
+        ],
+        "gone": [ENSURE],
+    }.items()
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A finished job: everything that it was given is gone, everything that it has left behind is in ``work``."""
+
+    work: Path
+    since: float
+    processes: set[bytes]
+
+    @property
+    def artifacts(self) -> Path:
+        return self.work / "runner" / "artifacts" / "one"
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Every result of every task, as the callback has written it."""
+        return [json.loads(line) for line in (self.work / "results.jsonl").read_text().splitlines()]
+
+
+def run_job(work: Path, plays: Sequence[Mapping[str, Any]], *inventories: Path) -> Job:
+    """Runs plays with all that can keep something, and removes the inventories that hold the tokens."""
+    private = work / "runner"
+    (private / "project").mkdir(parents=True)
+    (private / "project" / "job.yml").write_text(yaml.safe_dump(plain_all(plays), sort_keys=False))
+    environment = {
+        **settings(work),
+        "PATH": f"{PREFIX}/bin:{sys.prefix}/bin:{os.environ['PATH']}",
+        "ANSIBLE_LOG_PATH": str(work / "ansible.log"),
+        "ANSIBLE_CALLBACKS_ENABLED": "results,junit",
+        "ANSIBLE_CONNECTION_PLUGINS": str(PROJECT / "tests/integration/connection_plugins"),
+        "JUNIT_OUTPUT_DIR": str(work / "junit"),
+    }
+    since = time.time() - 1
+    chosen = [word for inventory in inventories for word in ("-i", str(inventory))]
+    command = ["ansible-runner", "run", str(private), "-p", "job.yml", "--ident", "one", "--quiet"]
+    with watching_processes() as processes:
+        subprocess.run(
+            [*command, f"--cmdline={' '.join(['-vvvv --diff', *chosen])}"], env=environment, check=False, timeout=400
+        )
+    return Job(work, since, processes)
+
+
+def plain_all(plays: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Without what YAML would write as references."""
+    return list(json.loads(json.dumps(plays)))
+
+
+def leaks(job: Job, secrets: Mapping[str, str], gateways: Fleet) -> dict[str, set[str]]:
+    """Place to the names of secrets that were found there, over everything that both sides keep."""
+    found = {"processes": found_in(b"\n".join(job.processes), secrets)}
+    for directory in (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"), Path.home() / ".ansible"):
+        found |= found_in_files(secrets, job.since, directory, without=[job.work.parents[1]])
+    found |= found_in_files(secrets, job.since, job.work)
+    tokens = {name: secret for name, secret in secrets.items() if name.startswith("token")}
+    for record in gateways.where.glob("*/pid"):
+        root = gateways.root(record.parent.name)
+        place = root / PLACE.relative_to("/")
+        system = [root / "proc", root / "sys"]
+        found |= found_in_files(secrets, job.since, root, without=[*system, place])
+        found |= found_in_files(tokens, job.since, place)
+        found |= found_in_files(secrets, job.since, record.parent, without=[record.parent / "disk"])
+    return {place: names for place, names in found.items() if names}
+
+
+@contextmanager
+def echoing_caster() -> Iterator[int]:
+    """A caster that refuses every login and tells which one it was, on its port."""
+
+    def refuse(connection: Any, request: bytes) -> None:
+        login = request.partition(b"Authorization: Basic ")[2].partition(b"\r\n")[0]
+        clear = base64.b64decode(login)
+        connection.sendall(b"HTTP/1.1 401 No %b (%b)\r\nX-Login: %b\r\n\r\n%b" % (clear, login, clear, clear))
+
+    with serving(refuse) as server:
+        yield server.port
+
+
+def write_hosts(path: Path, hosts: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any]) -> Path:
+    """An inventory of groups, one for each first word of the hosts' names up to the dot."""
+    groups: dict[str, Any] = defaultdict(lambda: {"hosts": {}})
+    for host, own in hosts.items():
+        groups[host.partition(".")[0]]["hosts"][host] = plain(own)
+    path.write_text(yaml.safe_dump({"all": {"vars": plain(variables), "children": dict(groups)}}))
+    return path
+
+
+def connections(gateways: Fleet) -> dict[str, dict[str, Any]]:
+    """Gateway of the fleet to the variables by which it is reached."""
+    listed = subprocess.run(
+        [f"{sys.prefix}/bin/ansible-inventory", "-i", str(gateways.inventory), "--list"],
+        capture_output=True,
+        check=True,
+    )
+    hosts: dict[str, dict[str, Any]] = json.loads(listed.stdout)["_meta"]["hostvars"]
+    return hosts
+
+
+def selected(full: bool) -> dict[str, Case]:
+    """All cases, or the first of each code."""
+    if full:
+        return {**CASES, "sound": SOUND}
+    first: dict[str, str] = {}
+    for name, case in CASES.items():
+        first.setdefault(case.code, name)
+    return {**{name: CASES[name] for name in first.values()}, "sound": SOUND, "registered": CASES["registered"]}
+
+
+def test_no_failure_tells_a_secret(
+    gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, full: bool, trials: Trial
+) -> None:
+    work = tmp_path / "work"
+    prepare(work)
+    (work / "reports").mkdir()
+    prepare_gateways(gateways)
+    login = f"proxy-user:{uuid.uuid4()}"
+    unknown = str(uuid.uuid4())
+    reached = list(connections(gateways).values())
+    hosts: dict[str, dict[str, Any]] = {}
+    for number, (name, case) in enumerate(selected(full).items()):
+        more = {"proxy_login": login, "unknown_token": unknown}
+        hosts[f"cases.local-{name}"] = {
+            "ansible_connection": "local",
+            **host_variables(simulator, f"local-{name}", case, work, work, **more),
+        }
+        hosts[f"cases.ssh-{name}"] = {
+            **reached[number % len(reached)],
+            **host_variables(simulator, f"ssh-{name}", case, work, PLACE, **more),
+        }
+    with echoing_caster() as port:
+        hosts |= story_hosts(simulator, gateways, port)
+        inventory = write_hosts(work / "inventory.yml", hosts, {**platform, "work": work})
+        job = run_job(work, [play("cases", ENSURE), *STORIES, FAIL], inventory)
+    inventory.unlink()
+    secrets = {
+        **platform_secrets(simulator),
+        "password of the proxy": login.partition(":")[2],
+        "token that nobody knows": unknown,
+    }
+    shutil.rmtree(tmp_path / "escrow")
+    shutil.rmtree(work / "gateways")
+
+    assert "PLAY RECAP" in (job.artifacts / "stdout").read_text(), (job.artifacts / "stdout").read_text()[-4000:]
+    assert [name for name in (*KEPT, "reports") if not (work / name).exists()] == []
+    tried = [entry for entry in job.results if entry["task"].startswith("Try")]
+    codes = {entry["result"].get("error_code") for entry in tried if entry["status"] == "failed"}
+    assert codes == set(ERROR_CODES), codes ^ set(ERROR_CODES)
+    found = leaks(job, secrets, gateways)
+    everywhere = set().union(*found.values())
+    told = found_in(json.dumps(tried).encode(), secrets)
+    for entry in tried:
+        with trials(f"Secrets: {entry['result'].get('error_code', entry['status'])}"):
+            assert not told or found_in(json.dumps(entry).encode(), secrets) == set(), entry["host"]
+    assert everywhere == set(), found
+
+
+def prepare_gateways(gateways: Fleet) -> None:
+    for record in gateways.where.glob("*/pid"):
+        place = gateways.root(record.parent.name) / PLACE.relative_to("/")
+        shutil.rmtree(place, ignore_errors=True)
+        prepare(place)
+
+
+def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict[str, dict[str, Any]]:
+    """The hosts of the stories; each has a gateway by SSH."""
+    reached = connections(gateways)
+    debian, other = reached["gw1"], reached["bb1"]
+    hosts: dict[str, dict[str, Any]] = {}
+
+    def host(name: str, profile: Mapping[str, Any], connection: Mapping[str, Any], **options: Any) -> None:
+        settings = {"service": "pointperfect", "hardware_id": f"id-{name}", "path": PLACE / "stories" / name}
+        options = {**settings, "token": simulator.put_profile(name, **{**settings_of(settings), **profile}), **options}
+        hosts[name] = {**connection, **{f"thingstream_gateway_{option}": value for option, value in options.items()}}
+
+    def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"service": options["service"]}
+
+    host("permission.one", {}, {**debian, "ansible_user": "consumer"})
+    show = f"cat {PLACE}/stories/health_check_failed.*/generations/*/*; cat {PLACE}/stories/*/current/* >&2; false"
+    for gateway, connection in reached.items():
+        name = f"health_check_failed.{gateway}"
+        host(name, {}, connection, health_command=show, reload_command=show.replace("false", "true"), health_timeout=1)
+    host("disk_full.one", {}, debian, path=PLACE / "small" / "one")
+    for name in ("concurrent_change.one", "concurrent_change.two"):
+        simulator.add_fault("delay_after", seconds=3, hardware_id=f"id-{name}")
+        host(name, {}, debian, path=PLACE / "stories" / "concurrent")
+    host("no_generation.one", {}, other)
+    live = {"service": "pointperfect-live", "simulator": {"host": "127.0.0.1", "port": port}}
+    host("credentials_refused.one", live, other, service="pointperfect-live")
+    host("wrong_delivery.one", {}, other)
+    same = {"service": "cloudlocate", "simulator": {"new_thing_on_repeat": False}}
+    host("not_rotated.one", same, other, service="cloudlocate", repeatable=True)
+    host("report_failed.one", {}, other)
+    host("audit_incomplete.one", {}, other)
+    host("gone.one", {}, {**other, "ansible_host": "127.0.1.250"})
+    return hosts
+
+
+LEAKY = """
+- hosts: leaks
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug: {msg: "{{ secret | b64encode }}"}
+    - ansible.builtin.set_fact: {leaked: "{{ secret }}", cacheable: true}
+    - ansible.builtin.raw: "sleep 0.5; : {{ secret | quote }}"
+    - ansible.builtin.raw: "env LEAKED={{ secret | quote }} sleep 0.5"
+    - ansible.builtin.raw: "mkdir -p /var/tmp /dev/shm && cd {{ item }} && echo {{ secret | quote }} >leak"
+      loop: [/tmp, /var/tmp, /dev/shm, /root]
+    - ansible.builtin.copy: {content: "{{ secret | urlencode }}", dest: "{{ item }}"}
+      loop: ["{{ work }}/reports/{{ inventory_hostname }}", "{{ temporary }}/{{ inventory_hostname }}"]
+      delegate_to: localhost
+    - ansible.builtin.fail: {msg: "{{ secret | to_json }}"}
+"""
+
+
+def test_a_leak_is_found_in_each_place(
+    gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
+) -> None:
+    """What proves the search: a job that leaks wherever it can, one kind of secret at a time."""
+    work = tmp_path / "work"
+    prepare(work)
+    prepare_gateways(gateways)
+    (work / "reports").mkdir()
+    simulator.post(simulator.put_profile("leaks", service="pointperfect"), hardwareId="leaks").raise_for_status()
+    secrets = platform_secrets(simulator)
+    key = next(name for name in secrets if name.startswith("private_key of leaks"))
+    reached = connections(gateways)
+    planted = {"leaks.token": "token of leaks", "leaks.key": key}
+    hosts = {host: {**reached["gw1"], "secret": secrets[name]} for host, name in planted.items()}
+    with tempfile.TemporaryDirectory(prefix="leaks-") as temporary:
+        inventory = write_hosts(work / "inventory.yml", hosts, {**platform, "work": work, "temporary": temporary})
+        job = run_job(work, yaml.safe_load(LEAKY), inventory)
+        inventory.unlink()
+        found = leaks(job, secrets, gateways)
+    root = gateways.root("gw1")
+    places = {
+        "processes",
+        *(str(work / "reports" / host) for host in planted),
+        *(f"{temporary}/{host}" for host in planted),
+        *(str(root / directory / "leak") for directory in ("tmp", "var/tmp", "dev/shm", "root")),
+    }
+    assert places <= set(found), places - set(found)
+    assert set(planted.values()) <= found["processes"] & found[str(work / "ansible.log")]
+    for kept in KEPT:
+        assert any(Path(place).is_relative_to(work / kept) for place in found), kept
+    assert set().union(*found.values()) == set(planted.values())
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy"])
+def test_every_form_is_found(simulator: RunningSimulator, before: str) -> None:
+    """Whatever stands before it; also any one line of a key, and any piece of its numbers."""
+    simulator.post(simulator.put_profile("forms", service="pointperfect"), hardwareId="forms").raise_for_status()
+    key = next(secret for name, secret in platform_secrets(simulator).items() if name.startswith("private_key"))
+    secrets = {"password": "a/b&c+d e'f", "key": key}
+    password, lines = secrets["password"], key.splitlines()
+    der = base64.b64decode("".join(lines[1:-1]))
+    for text in (
+        password,
+        repr(password),
+        json.dumps({"x": password}),
+        urllib.parse.quote(password),
+        urllib.parse.quote(password, safe=""),
+        urllib.parse.quote_plus(password),
+        html.escape(password),
+        password.encode().hex(),
+        base64.b64encode(f"{before}{password} and so on".encode()).decode(),
+        base64.urlsafe_b64encode(f"{before}{password}".encode()).decode(),
+    ):
+        assert found_in(f"{before}{text} and so on".encode(), secrets) == {"password"}, text
+    for content in (
+        key.encode(),
+        lines[5].encode(),
+        der,
+        der.hex().encode(),
+        base64.b64encode(before.encode() + der),
+        base64.b64encode(before.encode() + key.encode()),
+        json.dumps(key).encode(),
+    ):
+        assert found_in(before.encode() + content, secrets) == {"key"}, content
+    assert found_in(f"{password[:-1]} {lines[0]}".encode(), secrets) == set()
