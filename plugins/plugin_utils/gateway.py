@@ -204,7 +204,8 @@ def install(execute: Execute, held: Held, files: Mapping[str, File], change: Cha
     command = (
         f'p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce}; umask 022; mkdir -p "${{p%/*}}/" && umask 077 &&'
         ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi && mkdir "$s" &&'
-        ' { cd "$s" && tar -xpf - && sh ./gateway.sh </dev/null; e=$?; cd / && rm -rf "$s"; exit $e; }'
+        ' { cd "$s" && tar -xpf - && sh ./gateway.sh </dev/null; e=$?; cd /; [ -d "$s" ] || echo "cleared away" >&2;'
+        ' rm -rf "$s"; exit $e; }'
     )
     status, output, complaint = execute(command, _stream(request + SCRIPT, files, held, modified_at), False)
     lines = _answer(output)
@@ -513,8 +514,7 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
         )
     if "read-only file system" in text:
         return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
-    if "no such file" in text or "can't cd" in text:
-        # what a faster run has cleared away, for it cannot tell the staging directory from that of a dead run
+    if "cleared away" in text:  # by a faster run, which cannot tell the staging directory from that of a dead run
         return ProvisioningError("concurrent_change", "Another run has changed the path meanwhile. Run again.")
     if "permission denied" in text:
         return ProvisioningError("permission", "The user that runs the commands cannot write at path: use become.")

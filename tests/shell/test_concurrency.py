@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from shell.host import Host, change
+from shell.host import Host, change, refused
 from shell.steps import stepping
 
 ROUNDS = 20
@@ -35,6 +36,20 @@ def attempt_to(host: Host, command: str, marker: str, held: gateway.Held, keep: 
             raise
         return error.code
     return "done"
+
+
+def test_a_staging_directory_that_a_faster_run_has_cleared(host: Host) -> None:
+    host.hold("a")
+    held = host.checked()
+    late = replace(host)
+
+    def clearing(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
+        return host.execute(command.replace("tar -xpf -", 'rm -rf "$s"; tar -xpf -'), stream, secret)
+
+    object.__setattr__(late, "execute", clearing)
+    with refused("concurrent_change"):
+        late.install("b", held)
+    assert (host.marker, host.leftovers) == ("a", [])
 
 
 class Reader(threading.Thread):
