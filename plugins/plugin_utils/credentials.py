@@ -35,7 +35,7 @@ else:
     JMESPATH_MISSING = None
 
 from .errors import ProvisioningError
-from .services import FIELDS, Service
+from .services import CLIENT_ID, FIELDS, Service
 
 # What a consumer cannot do without, per way of logging in. The secret fields tell which way a response has taken.
 _NECESSARY = {
@@ -51,7 +51,6 @@ _TELLING = {
 _LONGEST_TEXT = 1024  # characters of a user, a password, a mount point
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(\[[0-9A-Fa-f:.]+\]|[^:/@\s]+)(?::([0-9]+))?/?")
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -274,7 +273,7 @@ def _text(name: str, fields: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_TEXT:
         raise _bad(name, f"is not a printable text of at most {_LONGEST_TEXT} characters")
-    if name == "client_id" and not _CLIENT_ID.fullmatch(value):
+    if name == "client_id" and not CLIENT_ID.fullmatch(value):
         raise _bad(name, "is not a client ID")
     return value
 
