@@ -48,6 +48,7 @@ _TELLING = {
     "password": ("username", "password"),
     "ntrip": ("ntrip_host", "ntrip_mountpoint", "ntrip_username", "ntrip_password"),
 }
+_LARGEST_RSA_NUMBER = 8192  # bits; signing with larger ones takes from many seconds to hours
 _LONGEST_TEXT = 1024  # characters of a user, a password, a mount point
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(\[[0-9A-Fa-f:.]+\]|[^:/@\s]+)(?::([0-9]+))?/?")
@@ -332,6 +333,8 @@ def _pair(fields: Mapping[str, Any], now: datetime) -> tuple[str, str, x509.Cert
         raise _bad("private_key", "is not an unencrypted private key in PEM") from None
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise _bad("private_key", "is neither an RSA nor an elliptic-curve key")
+    if isinstance(key, rsa.RSAPrivateKey) and _is_too_large(key):
+        raise _bad("private_key", f"is an RSA key with more than {_LARGEST_RSA_NUMBER} bits")
     if not _belong_together(key, certificate_key):
         raise ProvisioningError(
             "pair_mismatch", "The private key in the answer does not belong to the certificate. Report it to u-blox."
@@ -348,6 +351,14 @@ def _pair(fields: Mapping[str, Any], now: datetime) -> tuple[str, str, x509.Cert
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     return certificate, private_key.decode(), chain[0]
+
+
+def _is_too_large(key: rsa.RSAPrivateKey) -> bool:
+    """Whether one of its numbers, which nobody has validated, would keep the controller busy."""
+    secret = key.private_numbers()
+    public = secret.public_numbers
+    numbers = (public.n, public.e, secret.d, secret.p, secret.q, secret.dmp1, secret.dmq1, secret.iqmp)
+    return any(number.bit_length() > _LARGEST_RSA_NUMBER for number in numbers)
 
 
 def _belong_together(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, certificate_key: Any) -> bool:

@@ -45,6 +45,7 @@ LOOK_SCRIPT = without_comments(_LOOK + _REST[_REST.index('say "begin 1"') :])
 LONGEST_PATH = 512  # characters; every argument together stays far below the 9,000 that dropbear takes
 LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters
+LARGEST_ANSWER = 8 * 1024 * 1024  # characters; a gateway in order answers some thousands
 LARGEST_TAR_ID = 0o7777777
 LEAST_FREE_KIB = 256  # a bundle is about 20 KiB
 
@@ -457,7 +458,15 @@ def _run(execute: Execute, request: str, secret: bool = False, script: str | Non
 
 
 def _answer(output: str) -> list[str]:
-    """The lines between ``begin`` and the last ``end``; whatever a login shell prints around them is dropped."""
+    """The lines between ``begin`` and the last ``end``; whatever a login shell prints around them is dropped.
+
+    :raises ProvisioningError: ``gateway_unsupported`` if it is larger than any that makes sense.
+    """
+    if len(output) > LARGEST_ANSWER:
+        raise ProvisioningError(
+            "gateway_unsupported",
+            f"The gateway answered with more than {LARGEST_ANSWER // 1024 // 1024} MiB; nothing of it was read.",
+        )
     if "begin 1\r\n" in output:  # a terminal in between
         output = output.replace("\r\n", "\n")
     _before, begin, rest = output.partition("begin 1\n")

@@ -309,6 +309,14 @@ def test_an_answer_that_is_none(output: str) -> None:
     assert error.code == "gateway_unsupported"
 
 
+def test_an_answer_without_an_end_is_refused_unread() -> None:
+    output = framed("\n".join(["@listing", *["x" * 100] * 100_000]))
+    begin = time.process_time()
+    error = failure(lambda: probe(output))
+    assert (error.code, "MiB" in error.message) == ("gateway_unsupported", True)
+    assert time.process_time() - begin < 0.05
+
+
 def test_a_shell_that_fails_is_quoted_short_and_printable() -> None:
     complaint = "noise\n" + "\x1b[31m{{ 7*7 }} sorry, you must have a tty\x00 " + "x" * 10_000
     error = failure(lambda: gateway.probe(Answering("", 1, complaint), PATH))
