@@ -50,6 +50,7 @@ _TELLING = {
 }
 _LARGEST_RSA_NUMBER = 8192  # bits; signing with larger ones takes from many seconds to hours
 _LONGEST_TEXT = 1024  # characters of a user, a password, a mount point
+_LONGEST_TOPICS = 64 * 1024  # characters of all together; an environment variable takes no more than twice that
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(\[[0-9A-Fa-f:.]+\]|[^:/@\s]+)(?::([0-9]+))?/?")
 
@@ -386,6 +387,8 @@ def _subscriptions(value: Any) -> tuple[Subscription, ...]:
             raise _bad("subscriptions", "holds an entry without a printable path")
         printable = isinstance(description, str) and description.isprintable()
         subscriptions.append(Subscription(path, description if printable else None))
+    if sum(len(subscription.path) + 1 for subscription in subscriptions) > _LONGEST_TOPICS:
+        raise _bad("subscriptions", f"holds more than {_LONGEST_TOPICS} characters of topics")
     return tuple(subscriptions)
 
 

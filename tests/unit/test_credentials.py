@@ -737,3 +737,9 @@ def test_an_rsa_key_that_would_keep_the_controller_busy_is_refused_at_once(rsa_p
 
 def test_the_made_up_rsa_key_is_one_where_nothing_is_changed(rsa_pair: Pair) -> None:
     assert parse(spartn(rsa_pair, privateKey=rsa_pem(rsa_pair.key))).private_key == rsa_pair.private_key
+
+
+@pytest.mark.parametrize("paths", [["/t" * 32_768], [f"/topic/{number}" for number in range(6_000)]], ids=len)
+def test_topics_that_no_environment_holds_are_refused(ec_pair: Pair, paths: list[str]) -> None:
+    error = refused(spartn(ec_pair, subscriptions=[{"path": path} for path in paths]))
+    assert (error.code, "subscriptions" in error.message) == ("bad_response", True)
