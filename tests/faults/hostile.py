@@ -11,8 +11,11 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from faults.conftest import Trial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.database import DirectoryBasedExampleDatabase
 from integration.ansible_run import PROJECT
+
+set_hypothesis_home_dir(PROJECT / ".cache" / "hypothesis")
 
 # Planted into every hostile text: wherever a secret could be, this may be seen nowhere.
 MARKER = "pl4nted5ecret"

@@ -55,10 +55,12 @@ class Fault(BaseModel):
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, description="Of 'status', such as Retry-After")
     body: str = Field(default="", description="Of 'status' and 'not_json'")
     after_processing: bool = Field(
-        default=False, description="Of 'status' and 'redirect': process the request all the same"
+        default=False, strict=True, description="Of 'status' and 'redirect': process the request all the same"
     )
-    seconds: float = Field(default=1, ge=0, le=3600, description="Of the delays")
-    reset: bool = Field(default=False, description="Of the cuts: TCP reset (RST) instead of an orderly end (FIN)")
+    seconds: float = Field(default=1, strict=True, ge=0, le=3600, description="Of the delays")
+    reset: bool = Field(
+        default=False, strict=True, description="Of the cuts: TCP reset (RST) instead of an orderly end (FIN)"
+    )
     location: HeaderValue | None = Field(default=None, description="Of 'redirect': the other URL")
     content_type: HeaderValue = Field(default="text/html; charset=utf-8", description="Of 'content_type'")
     bytes: int = Field(default=8 * 1024 * 1024, ge=1, le=512 * 1024 * 1024, description="Of 'huge': at least this many")

@@ -540,7 +540,16 @@ def test_hostile_details(detail: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["failed", "failed ", "failed nonsense x", "failed BAD_PATH x", "failed: bad_path", " failed bad_path"]
+    "line",
+    [
+        "failed token_invalid x",
+        "failed",
+        "failed ",
+        "failed nonsense x",
+        "failed BAD_PATH x",
+        "failed: bad_path",
+        " failed bad_path",
+    ],
 )
 def test_an_unknown_error_code_is_not_passed_on(line: str) -> None:
     assert failure(lambda: probe(framed(line))).code == "gateway_unsupported"
