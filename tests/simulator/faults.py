@@ -52,7 +52,11 @@ class Fault(BaseModel):
     status: int | None = Field(
         default=None, ge=200, le=599, description="Of 'status' (default 503) and 'redirect' (307)"
     )
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, description="Of 'status', such as Retry-After")
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default_factory=dict,
+        description="Of 'status', such as Retry-After",
+        json_schema_extra={"additionalProperties": False},
+    )
     body: str = Field(default="", description="Of 'status' and 'not_json'")
     after_processing: bool = Field(
         default=False, strict=True, description="Of 'status' and 'redirect': process the request all the same"
