@@ -102,7 +102,7 @@ def _process(
 def _methods(request: Request) -> str:
     """Every method that the path has; the framework tells those of the first route alone."""
     routes = (route for route in request.app.routes if isinstance(route, APIRoute))
-    found = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods}
+    found = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
     return ", ".join(sorted(found))
 
 
