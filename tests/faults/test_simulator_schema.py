@@ -36,7 +36,7 @@ def test_the_simulator_keeps_to_its_schema(name: str, full: bool, trials: Trial,
             [
                 f"{sys.prefix}/bin/schemathesis", "run", f"{simulator.url}/simulator/openapi.json",
                 f"--tls-verify={simulator.ca_path}", "--checks=all", NOT_IN_A_SCHEMA, "--continue-on-failure",
-                "--no-color", "--phases=coverage,fuzzing", f"--max-examples={200 if full else 8}",
+                "--no-color", f"--phases={'coverage,fuzzing' if full else 'fuzzing'}", f"--max-examples={200 if full else 8}",
                 *(("--generation-database=none",) if full else ("--seed=1", "--generation-deterministic")),
                 *SELECTIONS[name],
             ],
