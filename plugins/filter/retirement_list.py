@@ -17,6 +17,7 @@ author:
   - The thingstream.ztp authors (@thingstream)
 description:
   - Turns what M(thingstream.ztp.thingstream_ztp_info) found on each host into one list, the longest retired first.
+  - What another host in the input uses is left out; P(thingstream.ztp.retirement_conflicts#filter) finds it.
 options:
   _input:
     description: Host to its C(bundles), or to V(null) if it could not be asked.

@@ -89,6 +89,9 @@ totals:
     retired:
       description: How many Things must still be deactivated.
       type: int
+    conflicts:
+      description: How many Things are on the list of one host while another one uses them.
+      type: int
     escrow:
       description: How many responses wait in escrow.
       type: int

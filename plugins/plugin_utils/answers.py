@@ -16,7 +16,7 @@ from typing import Any
 from . import api, credentials, escrow, gateway, history, policy
 from .errors import ProvisioningError
 from .order import Order, World
-from .services import Service
+from .services import CLIENT_ID, Service
 
 FIRST_ACTIVATION_WAIT = 5.0  # seconds, doubled each time up to the longest; as clients do (seen in client code)
 LONGEST_ACTIVATION_WAIT = 30.0
@@ -61,8 +61,10 @@ def with_obsolete(past: history.History, order: Order, kept: Kept) -> tuple[hist
                 taken.append(entry)
             continue
         client_id = fields.get("client_id")
-        if not isinstance(client_id, str) and not order.repeatable:
-            continue
+        if not (isinstance(client_id, str) and CLIENT_ID.fullmatch(client_id)):
+            if not order.repeatable:
+                continue
+            client_id = None
         thing = {"client_id": client_id, "service": entry.service, "hardware_id": entry.hardware_id}
         if not any(history.same_thing(known, thing) for known in past["things"]):
             past = history.leave(past, {**thing, "given_name": entry.given_name}, entry.received_at)

@@ -78,10 +78,12 @@ def fleet_report(
     :param now: aware.
     :param escrow_error: why the escrow could not be read.
     :returns: ``generated_at``, ``complete`` (whether all was seen), ``totals``, ``timeline``, ``gateways`` (``COLUMNS``
-        of each gateway and path), ``retired`` (``report.RETIRED_COLUMNS`` of each Thing), ``escrow``, ``escrow_error``.
+        of each gateway and path), ``retired`` (``report.RETIRED_COLUMNS`` of each Thing), ``conflicts`` (the same,
+        and ``used_by``), ``escrow``, ``escrow_error``.
     """
     rows = [row for host in sorted(looks) for row in _rows(host, looks[host] or {}, now)]
-    retired = report.retirement_list({host: (look or {}).get("bundles") for host, look in looks.items()})
+    bundles = {host: (look or {}).get("bundles") for host, look in looks.items()}
+    retired, conflicts = report.retirement_list(bundles), report.retirement_conflicts(bundles)
     states = Counter(row["state"] for row in rows)
     return {
         "report_version": 1,
@@ -91,13 +93,15 @@ def fleet_report(
             "gateways": len(looks),
             "states": {state: states[state] for state in STATES},
             "retired": len(retired),
+            "conflicts": len(conflicts),
             "escrow": len(escrow),
             "next_due_at": _earliest(rows, "due_at"),
             "next_end_at": _earliest(rows, "not_after", "keys_expire_at"),
         },
         "timeline": {"weeks": _timeline(rows, now, _weeks(now)), "months": _timeline(rows, now, _months(now))},
         "gateways": rows,
-        "retired": [{name: _text(value) for name, value in entry.items()} for entry in retired],
+        "retired": [_clean(entry) for entry in retired],
+        "conflicts": [_clean(entry) for entry in conflicts],
         "escrow": [dict(entry) for entry in escrow],
         "escrow_error": escrow_error,
     }
@@ -120,8 +124,7 @@ def _rows(host: str, look: Mapping[str, Any], now: datetime) -> list[Row]:
 def _row(host: str, bundle: Mapping[str, Any], now: datetime) -> Row:
     thing = bundle["thing"] or {}
     found = {**{name: thing.get(name) for name in _OF_THE_RECORD}, **{name: bundle[name] for name in _OF_THE_BUNDLE}}
-    clean = {name: _names(value) if isinstance(value, list) else _text(value) for name, value in found.items()}
-    row = {**dict.fromkeys(COLUMNS), **clean, "host": host, "retired": len(bundle["retired"])}
+    row = {**dict.fromkeys(COLUMNS), **_clean(found), "host": host, "retired": len(bundle["retired"])}
     return {**row, "state": _state(bundle["present"], row, now)}
 
 
@@ -176,6 +179,10 @@ def _weeks(now: datetime) -> list[date]:
 def _months(now: datetime) -> list[date]:
     first = now.year * 12 + now.month - 1
     return [date(number // 12, number % 12 + 1, 1) for number in range(first, first + MONTHS + 1)]
+
+
+def _clean(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _names(value) if isinstance(value, list) else _text(value) for name, value in values.items()}
 
 
 def _names(values: Sequence[Any]) -> list[str]:

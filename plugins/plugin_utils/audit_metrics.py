@@ -36,6 +36,11 @@ def _metrics(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[Sam
     by_state = [({"state": state}, count) for state, count in totals["states"].items()]
     yield "bundles", "Bundles by state; a gateway without one, or that was not seen, counts once.", by_state
     yield "retired_things", "Things that nobody uses and that must still be deactivated.", [({}, totals["retired"])]
+    yield (
+        "retirement_conflicts",
+        "Things on the list of a gateway while another one uses them.",
+        [({}, totals["conflicts"])],
+    )
     yield "escrow_responses", "Responses that wait in escrow for their gateway.", [({}, totals["escrow"])]
     yield (
         "gateway_seen",

@@ -35,7 +35,7 @@ else:
     JMESPATH_MISSING = None
 
 from .errors import ProvisioningError
-from .services import FIELDS, Service
+from .services import CLIENT_ID, FIELDS, Service
 
 # What a consumer cannot do without, per way of logging in. The secret fields tell which way a response has taken.
 _NECESSARY = {
@@ -48,10 +48,11 @@ _TELLING = {
     "password": ("username", "password"),
     "ntrip": ("ntrip_host", "ntrip_mountpoint", "ntrip_username", "ntrip_password"),
 }
+_LARGEST_RSA_NUMBER = 8192  # bits; signing with larger ones takes from many seconds to hours
 _LONGEST_TEXT = 1024  # characters of a user, a password, a mount point
+_LONGEST_TOPICS = 64 * 1024  # characters of all together; an environment variable takes no more than twice that
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(\[[0-9A-Fa-f:.]+\]|[^:/@\s]+)(?::([0-9]+))?/?")
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def _text(name: str, fields: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_TEXT:
         raise _bad(name, f"is not a printable text of at most {_LONGEST_TEXT} characters")
-    if name == "client_id" and not _CLIENT_ID.fullmatch(value):
+    if name == "client_id" and not CLIENT_ID.fullmatch(value):
         raise _bad(name, "is not a client ID")
     return value
 
@@ -333,6 +334,8 @@ def _pair(fields: Mapping[str, Any], now: datetime) -> tuple[str, str, x509.Cert
         raise _bad("private_key", "is not an unencrypted private key in PEM") from None
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise _bad("private_key", "is neither an RSA nor an elliptic-curve key")
+    if isinstance(key, rsa.RSAPrivateKey) and _is_too_large(key):
+        raise _bad("private_key", f"is an RSA key with more than {_LARGEST_RSA_NUMBER} bits")
     if not _belong_together(key, certificate_key):
         raise ProvisioningError(
             "pair_mismatch", "The private key in the answer does not belong to the certificate. Report it to u-blox."
@@ -349,6 +352,14 @@ def _pair(fields: Mapping[str, Any], now: datetime) -> tuple[str, str, x509.Cert
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     return certificate, private_key.decode(), chain[0]
+
+
+def _is_too_large(key: rsa.RSAPrivateKey) -> bool:
+    """Whether one of its numbers, which nobody has validated, would keep the controller busy."""
+    secret = key.private_numbers()
+    public = secret.public_numbers
+    numbers = (public.n, public.e, secret.d, secret.p, secret.q, secret.dmp1, secret.dmq1, secret.iqmp)
+    return any(number.bit_length() > _LARGEST_RSA_NUMBER for number in numbers)
 
 
 def _belong_together(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, certificate_key: Any) -> bool:
@@ -376,6 +387,8 @@ def _subscriptions(value: Any) -> tuple[Subscription, ...]:
             raise _bad("subscriptions", "holds an entry without a printable path")
         printable = isinstance(description, str) and description.isprintable()
         subscriptions.append(Subscription(path, description if printable else None))
+    if sum(len(subscription.path) + 1 for subscription in subscriptions) > _LONGEST_TOPICS:
+        raise _bad("subscriptions", f"holds more than {_LONGEST_TOPICS} characters of topics")
     return tuple(subscriptions)
 
 

@@ -53,7 +53,7 @@ class Format:
 
 def topics_of(credentials: Credentials) -> list[str]:
     """Each topic once; the platform also sends several of them joined by ``;`` (seen in client code)."""
-    return list(dict.fromkeys(topic for one in credentials.subscriptions for topic in one.path.split(";")))
+    return list(dict.fromkeys(topic for one in credentials.subscriptions for topic in one.path.split(";") if topic))
 
 
 def _has_pair(credentials: Credentials) -> bool:

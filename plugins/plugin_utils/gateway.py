@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import ERROR_CODES, ProvisioningError
+from .errors import ProvisioningError
 
 # (command, standard input, whether the answer holds a secret) -> (exit status, standard output, standard error)
 Execute = Callable[[str, bytes, bool], "tuple[int, str, str]"]
@@ -45,8 +45,20 @@ LOOK_SCRIPT = without_comments(_LOOK + _REST[_REST.index('say "begin 1"') :])
 LONGEST_PATH = 512  # characters; every argument together stays far below the 9,000 that dropbear takes
 LONGEST_NAME = 64  # characters of a user or a group
 LARGEST_RECORD = 256 * 1024  # characters
+LARGEST_ANSWER = 8 * 1024 * 1024  # characters; a gateway in order answers some thousands
 LARGEST_TAR_ID = 0o7777777
 LEAST_FREE_KIB = 256  # a bundle is about 20 KiB
+
+# What the script reports; a gateway has no say in what the platform refused.
+REPORTED_CODES = (
+    "bad_path",
+    "permission",
+    "disk_full",
+    "concurrent_change",
+    "health_check_failed",
+    "no_generation",
+    "gateway_unsupported",
+)
 
 _GENERATION = re.compile(r"[0-9]{6}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -476,7 +488,15 @@ def _run(execute: Execute, request: str, secret: bool = False, script: str | Non
 
 
 def _answer(output: str) -> list[str]:
-    """The lines between ``begin`` and the last ``end``; whatever a login shell prints around them is dropped."""
+    """The lines between ``begin`` and the last ``end``; whatever a login shell prints around them is dropped.
+
+    :raises ProvisioningError: ``gateway_unsupported`` if it is larger than any that makes sense.
+    """
+    if len(output) > LARGEST_ANSWER:
+        raise ProvisioningError(
+            "gateway_unsupported",
+            f"The gateway answered with more than {LARGEST_ANSWER // 1024 // 1024} MiB; nothing of it was read.",
+        )
     if "begin 1\r\n" in output:  # a terminal in between
         output = output.replace("\r\n", "\n")
     _before, begin, rest = output.partition("begin 1\n")
@@ -491,7 +511,7 @@ def _checked(lines: list[str], status: int, complaint: str) -> list[str]:
     for line in lines:
         if line.startswith("failed "):
             _keyword, code, detail = (*line.split(" ", 2), "")[:3]
-            if code in ERROR_CODES:
+            if code in REPORTED_CODES:
                 raise ProvisioningError(code, f"The gateway reports: {_readable(detail)}.")
     if not lines:
         raise ProvisioningError(

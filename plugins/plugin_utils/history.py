@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from . import policy
+from .services import CLIENT_ID
 
 History = Mapping[str, Any]
 Thing = Mapping[str, Any]
@@ -35,7 +36,7 @@ def readable(history: Mapping[str, Any] | None, record: Mapping[str, Any] | None
     """
     found = history if history is not None else {"things": (record or {}).get("retired")}
     things, confirmed = found.get("things"), found.get("confirmed")
-    entries = [_clean(entry) for entry in things if isinstance(entry, dict)] if isinstance(things, list) else []
+    entries = [_clean(entry) for entry in things if _is_entry(entry)] if isinstance(things, list) else []
     clean: dict[str, Any] = {"things": entries[-MOST_THINGS:]}
     if isinstance(confirmed, dict) and _date(confirmed.get("at")) and isinstance(confirmed.get("identity_sha256"), str):
         clean["confirmed"] = {name: confirmed[name] for name in ("at", "identity_sha256")}
@@ -108,6 +109,14 @@ def encode(history: History) -> str:
 def _bounded(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     done = [entry for entry in entries if entry["done_at"]][-MOST_DONE:]
     return [entry for entry in entries if not entry["done_at"] or entry in done][-MOST_THINGS:]
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it can name a Thing; one whose client ID is none would name another Thing without it."""
+    if not isinstance(entry, dict):
+        return False
+    client_id = entry.get("client_id")
+    return client_id is None or (isinstance(client_id, str) and CLIENT_ID.fullmatch(client_id) is not None)
 
 
 def _clean(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,7 +213,8 @@ def _rendered(record: Mapping[str, Any]) -> dict[str, str]:
 
 def timestamp(moment: datetime | None) -> str | None:
     """ISO 8601 in UTC with seconds, as records hold it: ``2026-11-22T01:10:09Z``."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+    # strftime writes the year 1 as 1
+    return f"{moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='seconds')}Z" if moment else None
 
 
 def moment(record: Mapping[str, Any], name: str) -> datetime | None:

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from . import history
+
 COUNTS = ("hosts", "due", "renewed", "unchanged", "repaired", "not_due", "failed")
 RETIRED_COLUMNS = ("client_id", "hardware_id", "service", "given_name", "since", "host", "path")
+
+# By what somebody finds a Thing on the platform; the first that an entry has is its name.
+_FOUND_BY = ("client_id", "hardware_id", "given_name")
+
+Bundles = Mapping[str, "Sequence[Mapping[str, Any]] | None"]
 
 
 def summary(results: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -60,12 +68,29 @@ def _is_new(result: Mapping[str, Any]) -> bool:
     return result["action"] in ("created", "renewed", "refreshed")
 
 
-def retirement_list(bundles: Mapping[str, Sequence[Mapping[str, Any]] | None]) -> list[dict[str, Any]]:
-    """The Things of a fleet that nobody has marked as deactivated, in a stable order.
+def retirement_list(bundles: Bundles) -> list[dict[str, Any]]:
+    """The Things of a fleet that nobody uses and nobody has marked as deactivated, in a stable order.
 
     :param bundles: host to the ``bundles`` that ``thingstream_ztp_info`` returned, or ``None`` if it could not.
     :returns: entries with ``RETIRED_COLUMNS``.
     """
+    users = _users(bundles)
+    return [entry for entry in _retired(bundles) if not _used_by(entry, users)]
+
+
+def retirement_conflicts(bundles: Bundles) -> list[dict[str, Any]]:
+    """What is on the list of one gateway while another one uses it, and must not be deactivated.
+
+    A list is what its gateway says. One that somebody has taken over can name the Things of others.
+
+    :param bundles: as for ``retirement_list``, which leaves these out.
+    :returns: entries with ``RETIRED_COLUMNS``, and ``used_by``, a sorted list of hosts.
+    """
+    users = _users(bundles)
+    return [{**entry, "used_by": used_by} for entry in _retired(bundles) if (used_by := _used_by(entry, users))]
+
+
+def _retired(bundles: Bundles) -> list[dict[str, Any]]:
     entries = [
         {**dict.fromkeys(RETIRED_COLUMNS), **thing, "host": host, "path": bundle["path"]}
         for host, found in bundles.items()
@@ -73,6 +98,33 @@ def retirement_list(bundles: Mapping[str, Sequence[Mapping[str, Any]] | None]) -
         for thing in bundle["retired"]
     ]
     return sorted(entries, key=lambda entry: tuple(str(entry[name] or "") for name in ("since", "host", "client_id")))
+
+
+def _users(bundles: Bundles) -> Mapping[tuple[str, str], Sequence[tuple[str, Mapping[str, Any]]]]:
+    """A name of a Thing to the hosts that use it, each with its record."""
+    users = defaultdict(list)
+    for host, found in bundles.items():
+        for bundle in found or ():
+            thing = bundle.get("thing") or {}
+            for name in _FOUND_BY:
+                if thing.get(name):
+                    users[name, _spelled(thing[name])].append((host, thing))
+    return users
+
+
+def _used_by(
+    entry: Mapping[str, Any], users: Mapping[tuple[str, str], Sequence[tuple[str, Mapping[str, Any]]]]
+) -> list[str]:
+    """Who uses the Thing of an entry, whatever service it claims; a gateway itself may use its name for another one."""
+    name = next((name for name in _FOUND_BY if entry[name]), None)
+    found = users.get((name, _spelled(entry[name])), ()) if name else ()
+    return sorted({host for host, thing in found if host != entry["host"] or history.same_thing(thing, entry)})
+
+
+def _spelled(name: str) -> str:
+    """A name as a search would find it: in the portal, the spelling of a client ID does not matter."""
+    text = unicodedata.normalize("NFKC", name).casefold().removeprefix("device:")
+    return "".join(filter(str.isalnum, text)) or text
 
 
 def to_csv(entries: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

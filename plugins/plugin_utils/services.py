@@ -11,9 +11,11 @@ Private to the collection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
 FIELDS = (
     "client_id",
     "host",

@@ -22,6 +22,7 @@ from simulator.client import RunningSimulator
 HOSTS = ["bb1", "gw1", "gw2", "gw3"]
 PATH = "/etc/thingstream/cloudlocate"
 DAY = 86400
+IDENTITY = ("client_id", "service", "hardware_id", "given_name")
 
 
 @dataclass(frozen=True)
@@ -328,6 +329,35 @@ def test_retire(site: Site) -> None:
     assert refused.values("error_code") == {"bb1": "no_generation", "gw1": "no_generation"}
     assert "deactivated" in refused.hosts["gw1"]["msg"]
     assert site.run("rollback", "--limit", "gw1,bb1", force=True).status == 0
+
+
+def test_nobody_retires_what_another_gateway_uses(site: Site) -> None:
+    assert site.run("provision").status == 0
+    mine = site.client_ids()["gw1"]
+    assert site.run("provision", "--limit", "gw1", force=True).status == 0
+    # gw1 is taken over, and claims that it once used what the others use
+    history = site.path("gw1") / "history.json"
+    things = json.loads(history.read_text())["things"]
+    stolen = [{**things[0], **{name: site.record(host)[name] for name in IDENTITY}} for host in ("gw2", "bb1")]
+    stolen[1] |= {"service": "pointperfect", "client_id": stolen[1]["client_id"].upper()}
+    shell = {**things[0], "client_id": f"$(touch {site.work}/canary)"}
+    history.write_text(json.dumps({"things": [*things, *stolen, shell]}))
+    called = site.work / "called"
+    tasks = site.work / "note.yml"
+    note = {"ansible.builtin.shell": f"echo {{{{ thingstream_retired.client_id }}}} >> {called}"}
+    local = {"delegate_to": "localhost", "vars": {"ansible_become": False}}
+    tasks.write_text(yaml.safe_dump([{"name": "Note", **note, **local}]))
+    run = site.run("retire", retire_tasks=tasks)
+    assert run.status == 0, run.output
+    assert called.read_text().split() == [mine]
+    assert not (site.work / "canary").exists()
+    shown = run.of("Show what is on a list although another gateway uses it, and is left out")
+    (conflicts,) = [result["thingstream_retirement_conflicts"] for result in shown.values()]
+    assert sorted((entry["host"], entry["used_by"]) for entry in conflicts) == [("gw1", ["bb1"]), ("gw1", ["gw2"])]
+    assert site.run("audit").status == 0
+    report = json.loads((site.work / "thingstream-audit.json").read_text())
+    assert len(report["conflicts"]) == 2
+    assert report["retired"] == []
 
 
 def test_tasks_that_fail_leave_the_thing_on_the_list(site: Site) -> None:

@@ -60,7 +60,7 @@ class PublicThing(BaseModel):
 class Clock(BaseModel):
     """How far the simulated clock is ahead of the real one."""
 
-    offset_seconds: float = Field(default=0, ge=-50 * YEAR, le=100 * YEAR)
+    offset_seconds: float = Field(default=0, strict=True, ge=-50 * YEAR, le=100 * YEAR)
 
 
 class Settings(BaseModel):

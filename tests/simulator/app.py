@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from simulator import faults, pki, provision, request_log, schemas
@@ -98,6 +99,13 @@ def _process(
     return response
 
 
+def _methods(request: Request) -> str:
+    """Every method that the path has; the framework tells those of the first route alone."""
+    routes = (route for route in request.app.routes if isinstance(route, APIRoute))
+    found = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    return ", ".join(sorted(found))
+
+
 def _not_found(store: Store) -> Any:
     """Paths and methods that do not exist are logged too, so that a wrong URL shows (the response is assumed)."""
 
@@ -106,6 +114,8 @@ def _not_found(store: Store) -> Any:
         if not path.startswith(f"{PREFIX}/"):
             with store.transaction() as connection:
                 request_log.add(connection, method=request.method, path=path, status=error.status_code)
+        if error.status_code == 405:
+            error = HTTPException(405, headers={"Allow": _methods(request)})
         return await http_exception_handler(request, error)
 
     return handle

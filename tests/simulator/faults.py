@@ -54,16 +54,28 @@ class Fault(BaseModel):
     status: int | None = Field(
         default=None, ge=200, le=599, description="Of 'status' (default 503) and 'redirect' (307)"
     )
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, description="Of 'status', such as Retry-After")
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default_factory=dict,
+        description="Of 'status', such as Retry-After",
+        json_schema_extra={"additionalProperties": False},
+    )
     body: str = Field(default="", description="Of 'status' and 'not_json'")
     after_processing: bool = Field(
-        default=False, description="Of 'status' and 'redirect': process the request all the same"
+        default=False, strict=True, description="Of 'status' and 'redirect': process the request all the same"
+    )
+    seconds: float = Field(
+        default=1, strict=True, ge=0, le=3600, description="Of the delays, and of 'drip' between two bytes"
+    )
+    reset: bool = Field(
+        default=False, strict=True, description="Of the cuts: TCP reset (RST) instead of an orderly end (FIN)"
     )
     probability: float = Field(
-        default=1, gt=0, le=1, description="That a request that matches meets it; the same requests meet it in each run"
+        default=1,
+        strict=True,
+        gt=0,
+        le=1,
+        description="That a request that matches meets it; the same requests meet it in each run",
     )
-    seconds: float = Field(default=1, ge=0, le=3600, description="Of the delays, and of 'drip' between two bytes")
-    reset: bool = Field(default=False, description="Of the cuts: TCP reset (RST) instead of an orderly end (FIN)")
     location: HeaderValue | None = Field(default=None, description="Of 'redirect': the other URL")
     content_type: HeaderValue = Field(default="text/html; charset=utf-8", description="Of 'content_type'")
     bytes: int = Field(default=8 * 1024 * 1024, ge=1, le=512 * 1024 * 1024, description="Of 'huge': at least this many")

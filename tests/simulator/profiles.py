@@ -29,14 +29,18 @@ class SimulatorSwitches(BaseModel):
     )
     http_port_as: Literal["string", "number"] = Field(default="string", description="JSON type of httpPort")
     new_thing_on_repeat: bool | None = Field(
-        default=None, description="Each call creates a Thing; null means true for CloudLocate and false otherwise"
+        default=None,
+        strict=True,
+        description="Each call creates a Thing; null means true for CloudLocate and false otherwise",
     )
     field_names: dict[str, str] = Field(
         default_factory=dict, description="Dotted path in the default response -> dotted path in the response sent"
     )
-    certificate_days: float = Field(default=10950, ge=-3650, le=36500, description="Validity of certificates, in days")
-    mismatched_pair: bool = Field(default=False, description="privateKey does not belong to certificate")
-    without_descriptions: bool = Field(default=False, description="Subscriptions carry a path only")
+    certificate_days: float = Field(
+        default=10950, strict=True, ge=-3650, le=36500, description="Validity of certificates, in days"
+    )
+    mismatched_pair: bool = Field(default=False, strict=True, description="privateKey does not belong to certificate")
+    without_descriptions: bool = Field(default=False, strict=True, description="Subscriptions carry a path only")
     key_period_days: int = Field(default=28, ge=1, le=3650, description="Lifetime of a dynamic key, in days")
     host: str | None = Field(default=None, description="Host that responses point at; null means the platform's")
     port: int | None = Field(

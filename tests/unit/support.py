@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -83,6 +84,27 @@ def pem_of(key: Any, form: serialization.PrivateFormat, password: bytes | None =
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     pem: bytes = key.private_bytes(serialization.Encoding.PEM, form, encryption)
     return pem.decode()
+
+
+RSA_NUMBERS = ("n", "e", "d", "p", "q", "dmp1", "dmq1", "iqmp")
+
+
+def rsa_pem(key: PrivateKey, **changes: int) -> str:
+    """An RSA key in PKCS#1 with other numbers than it has, such as no library writes."""
+    assert isinstance(key, rsa.RSAPrivateKey)
+    secret = key.private_numbers()
+    public = secret.public_numbers
+    numbers = [changes.get(name, getattr(public if name in "ne" else secret, name)) for name in RSA_NUMBERS]
+    encoded_numbers = b"".join(
+        _der(2, number.to_bytes(number.bit_length() // 8 + 1, "big")) for number in (0, *numbers)
+    )
+    body = base64.encodebytes(_der(0x30, encoded_numbers)).decode()
+    return f"-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\n"
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
+    return bytes([tag, len(content)] if len(content) < 128 else [tag, 0x80 | len(length), *length]) + content
 
 
 def make_pair(

@@ -86,6 +86,16 @@ STATES = {
 }
 
 
+def test_what_another_gateway_uses_is_told_apart() -> None:
+    victim = held()
+    hostile = look(held(client_id="device:hostile", retired=[{**victim.record, "since": at(-9)}, *RETIRED]))  # type: ignore[dict-item]
+    report = report_of({"bad": hostile, "good": look(victim)})
+    assert [entry["client_id"] for entry in report["retired"]] == ["device:old"]
+    assert [(entry["host"], entry["used_by"]) for entry in report["conflicts"]] == [("bad", ["good"])]
+    assert (report["totals"]["retired"], report["totals"]["conflicts"]) == (1, 1)
+    assert "thingstream_retirement_conflicts 1\n" in forms(report)["thingstream-audit.prom"]
+
+
 def test_every_gateway_has_its_state() -> None:
     report = report_of(CASES)
     assert {row["host"]: row["state"] for row in report["gateways"]} == STATES

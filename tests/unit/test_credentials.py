@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
     MQTT_PASSWORD,
     NOW,
     NTRIP_PASSWORD,
+    RSA_NUMBERS,
     Pair,
     assert_no_secret,
     changed,
@@ -28,6 +30,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
     make_pair,
     parse,
     pem_of,
+    rsa_pem,
     rtcm,
     spartn,
 )
@@ -722,3 +725,21 @@ def test_a_response_is_decoded_as_it_is(ec_pair: Pair) -> None:
     assert credentials.decode(encoded(response)) == response
     assert credentials.decode(b"\xef\xbb\xbf" + encoded(response)) == response
     assert credentials.decode(json.dumps(response, indent=2).replace("\n", "\r\n").encode()) == response
+
+
+@pytest.mark.parametrize("name", RSA_NUMBERS)
+def test_an_rsa_key_that_would_keep_the_controller_busy_is_refused_at_once(rsa_pair: Pair, name: str) -> None:
+    begin = time.process_time()
+    error = refused(spartn(rsa_pair, privateKey=rsa_pem(rsa_pair.key, **{name: 1 << 100_000 | 1})))
+    assert (error.code, "private_key" in error.message) == ("bad_response", True)
+    assert time.process_time() - begin < 2
+
+
+def test_the_made_up_rsa_key_is_one_where_nothing_is_changed(rsa_pair: Pair) -> None:
+    assert parse(spartn(rsa_pair, privateKey=rsa_pem(rsa_pair.key))).private_key == rsa_pair.private_key
+
+
+@pytest.mark.parametrize("paths", [["/t" * 32_768], [f"/topic/{number}" for number in range(6_000)]], ids=len)
+def test_topics_that_no_environment_holds_are_refused(ec_pair: Pair, paths: list[str]) -> None:
+    error = refused(spartn(ec_pair, subscriptions=[{"path": path} for path in paths]))
+    assert (error.code, "subscriptions" in error.message) == ("bad_response", True)

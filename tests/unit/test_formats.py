@@ -19,6 +19,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import (
     PUBLIC_FILES,
     Layout,
     check_formats,
+    topics_of,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
 from ansible_collections.thingstream.ztp.tests.unit.support import (
@@ -258,6 +259,11 @@ def test_mosquitto_refuses_a_topic_with_a_space(ec_pair: Pair) -> None:
 def test_mosquitto_writes_ipv6_without_brackets(ec_pair: Pair) -> None:
     content = made("mosquitto", spartn(ec_pair, brokerHost="ssl://[2001:db8::7]:8884"))["mosquitto.conf"].content
     assert b"\naddress 2001:db8::7:8884\n" in content
+
+
+@pytest.mark.parametrize(("path", "topics"), [(";", []), ("a;;b;", ["a", "b"])])
+def test_an_empty_topic_is_none(ec_pair: Pair, path: str, topics: list[str]) -> None:
+    assert topics_of(parse(spartn(ec_pair, subscriptions=[{"path": path}]))) == topics
 
 
 def test_topics_are_each_there_once(ec_pair: Pair) -> None:

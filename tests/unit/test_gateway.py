@@ -312,6 +312,14 @@ def test_an_answer_that_is_none(output: str) -> None:
     assert error.code == "gateway_unsupported"
 
 
+def test_an_answer_without_an_end_is_refused_unread() -> None:
+    output = framed("\n".join(["@listing", *["x" * 100] * 100_000]))
+    begin = time.process_time()
+    error = failure(lambda: probe(output))
+    assert (error.code, "MiB" in error.message) == ("gateway_unsupported", True)
+    assert time.process_time() - begin < 0.05
+
+
 def test_a_shell_that_fails_is_quoted_short_and_printable() -> None:
     complaint = "noise\n" + "\x1b[31m{{ 7*7 }} sorry, you must have a tty\x00 " + "x" * 10_000
     error = failure(lambda: gateway.probe(Answering("", 1, complaint), PATH))
@@ -535,7 +543,16 @@ def test_hostile_details(detail: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["failed", "failed ", "failed nonsense x", "failed BAD_PATH x", "failed: bad_path", " failed bad_path"]
+    "line",
+    [
+        "failed token_invalid x",
+        "failed",
+        "failed ",
+        "failed nonsense x",
+        "failed BAD_PATH x",
+        "failed: bad_path",
+        " failed bad_path",
+    ],
 )
 def test_an_unknown_error_code_is_not_passed_on(line: str) -> None:
     assert failure(lambda: probe(framed(line))).code == "gateway_unsupported"

@@ -61,7 +61,7 @@ def test_what_is_readable(found: Mapping[str, Any], things: list[Any]) -> None:
     assert history.readable(found, None) == {"things": things}
 
 
-@pytest.mark.parametrize("name", history.IDENTITY)
+@pytest.mark.parametrize("name", [name for name in history.IDENTITY if name != "client_id"])
 @pytest.mark.parametrize(
     "value",
     [5, True, [], {"a": "b"}, "a\nb", "\x1b[31m", "\x00", "\u202e", "\u2028", "\udcff", "x" * 257],
@@ -69,6 +69,15 @@ def test_what_is_readable(found: Mapping[str, Any], things: list[Any]) -> None:
 )
 def test_an_identity_that_is_no_plain_text_is_none(name: str, value: object) -> None:
     assert history.readable(past(entry(1, **{name: value})), None) == past(entry(1, **{name: None}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, True, [], {"a": "b"}, "", "a\nb", "$(id)", "a b", "../a", "{{ 7 * 7 }}", "\uff11", "x" * 129],
+    ids=lambda value: repr(value)[:12],
+)
+def test_an_entry_whose_client_id_is_none_is_not_read_as_one_without(value: object) -> None:
+    assert history.readable(past(entry(1, client_id=value), entry(2)), None) == past(entry(2))
 
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "Grüße 日本", "{{ lookup('pipe', 'id') }}"])
@@ -153,7 +162,7 @@ def test_a_deep_one_is_no_crash() -> None:
     for _level in range(100_000):
         deep = [deep]
     assert history.readable({"things": deep, "confirmed": deep}, None) == EMPTY
-    assert history.readable(past(entry(1, client_id=deep)), None) == past(entry(1, client_id=None))
+    assert history.readable(past(entry(1, given_name=deep)), None) == past(entry(1, given_name=None))
     while deep:
         deep = deep[0]
 

@@ -469,3 +469,9 @@ def test_ten_thousand_decisions_take_a_fraction_of_two_seconds() -> None:
     begin = time.process_time()
     assert {policy.decide(found, want, NOW).reason for want in fleet} == {"none"}
     assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("year", [1, 999, 1950, 2026, 9999])
+def test_a_record_of_any_year_can_be_read_again(year: int) -> None:
+    then = datetime(year, 12, 31, 23, 59, 59, 999999, tzinfo=timezone.utc)
+    assert policy.moment({"date": policy.timestamp(then)}, "date") == then.replace(microsecond=0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from typing import Any
 
 import pytest
@@ -84,6 +85,79 @@ def test_the_longest_retired_comes_first_and_who_could_not_be_asked_is_left_out(
         ("2026", "b", "/b"),
     ]
     assert all(tuple(entry) == report.RETIRED_COLUMNS for entry in found)
+
+
+# ---- a list is what its gateway says ----
+
+UNNAMED = {**THING, "client_id": None}
+
+
+def bundle_of(thing: dict[str, Any] | None = None, *retired: dict[str, Any], path: str = "/p") -> dict[str, Any]:
+    return {"path": path, "thing": thing, "retired": list(retired)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "in_use"),
+    [
+        (THING, THING),
+        ({**THING, "client_id": "DEVICE:1"}, THING),
+        ({**THING, "client_id": "1"}, THING),
+        ({**THING, "client_id": "device:1-"}, THING),
+        ({**THING, "service": "pointperfect", "hardware_id": "x", "given_name": "y"}, THING),
+        (UNNAMED, UNNAMED),
+        (UNNAMED, THING),
+        ({**UNNAMED, "service": "pointperfect", "hardware_id": " HW-1"}, THING),
+        ({**UNNAMED, "hardware_id": None}, THING),
+        ({**UNNAMED, "hardware_id": "", "given_name": "GW1"}, UNNAMED),
+    ],
+)
+def test_what_another_gateway_uses_is_not_retired_but_named(entry: dict[str, Any], in_use: dict[str, Any]) -> None:
+    bundles = {"bad": [bundle_of(None, entry)], "good": [bundle_of(), bundle_of(in_use)], "gone": None}
+    assert report.retirement_list(bundles) == []
+    (found,) = report.retirement_conflicts(bundles)
+    assert found == {**entry, "host": "bad", "path": "/p", "used_by": ["good"]}
+    # not because of the list, but because it is in use
+    del bundles["good"]
+    assert len(report.retirement_list(bundles)) == 1
+    assert report.retirement_conflicts(bundles) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "in_use"),
+    [
+        (THING, {**THING, "client_id": "device:2"}),  # a modem that another gateway has now: another Thing
+        (THING, UNNAMED),
+        (UNNAMED, {**THING, "hardware_id": "hw-2"}),
+        ({**UNNAMED, "hardware_id": None}, {**THING, "given_name": "gw2"}),
+        (dict.fromkeys(THING), dict.fromkeys(THING)),
+    ],
+)
+def test_what_nobody_uses_stays_on_the_list(entry: dict[str, Any], in_use: dict[str, Any]) -> None:
+    bundles = {"a": [bundle_of(None, entry)], "b": [bundle_of(in_use)]}
+    assert len(report.retirement_list(bundles)) == 1
+    assert report.retirement_conflicts(bundles) == []
+
+
+def test_a_gateway_that_uses_a_thing_at_another_path_keeps_it() -> None:
+    moved = [bundle_of(None, UNNAMED, path="/old"), bundle_of(UNNAMED, path="/new")]
+    assert report.retirement_list({"a": moved}) == []
+    assert [entry["used_by"] for entry in report.retirement_conflicts({"a": moved})] == [["a"]]
+    # one hardware ID, two services: two Things
+    other = [bundle_of(None, UNNAMED), bundle_of({**UNNAMED, "service": "pointperfect"}, path="/other")]
+    assert len(report.retirement_list({"a": other})) == 1
+
+
+def test_a_large_fleet_with_long_lists_is_quick() -> None:
+    def thing(number: int) -> dict[str, Any]:
+        return {**THING, "client_id": f"device:{number}", "hardware_id": f"hw-{number}"}
+
+    bundles = {
+        f"gw-{number}": [bundle_of(thing(number), *map(thing, range(number, number + 20)))] for number in range(2000)
+    }
+    begin = time.process_time()
+    assert len(report.retirement_conflicts(bundles)) == 2000 * 20 - 190
+    assert len(report.retirement_list(bundles)) == 190
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(
