@@ -109,7 +109,8 @@ def test_batches_questions_and_an_interrupted_run(inventory: Path, tmp_path: Pat
         terminal.wait()
     assert terminal.status() == 99
     assert any("interrupted" in line for line in terminal.lines)
-    assert not [line for line in terminal.lines if "/200" in line]
+    # workers of Ansible that die may print into a bar; no bar of ours stays
+    assert not [line for line in terminal.lines if re.match(r"^[#-]+ \d+/200", line)]
 
 
 HOST = "thr\x1bcee"
