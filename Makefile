@@ -54,10 +54,10 @@ integration: setup system-packages ## Run the tests with simulator, gateways and
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/integration tests/gateways
 
 test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
-	@$(BIN)/python -m pytest tests/faults --full
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/faults --full
 
 test-faults-short: setup system-packages ## A selection of the same, in minutes
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/faults
 
 gates: ansible-test matrix importer docs execution-environment awx eda test-faults-short ## Run what others judge the collection by, beside the tests
 
