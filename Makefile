@@ -59,7 +59,10 @@ test-faults: setup system-packages ## Try to break the promises, all of it; prin
 test-faults-short: setup system-packages ## A selection of the same, in minutes
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/faults
 
-gates: ansible-test matrix importer docs execution-environment awx eda test-faults-short ## Run what others judge the collection by, beside the tests
+gates: ## Run what others judge the collection by, and a selection of faults, beside the tests
+	@$(MAKE) --no-print-directory ansible-test matrix
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target importer docs execution-environment awx eda
+	@$(MAKE) --no-print-directory test-faults-short
 
 ansible-test: system-packages ## Run ansible-test: sanity with the oldest and the newest ansible-core, units with the newest
 	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21 --check sanity
