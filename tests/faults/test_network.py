@@ -291,6 +291,11 @@ class Site:
         found = (self.work / "escrow").glob("*.escrow")
         return [path for path in found if json.loads(path.read_text())["hardware_id"] == cell.name]
 
+    def asked(self, cell: Cell) -> list[Path]:
+        """What tells the next run of a request whose answer got lost."""
+        found = (self.work / "escrow").glob("*.asked")
+        return [path for path in found if json.loads(path.read_text())["hardware_id"] == cell.name]
+
     def settle(self) -> None:
         """Wait until slow requests are through: the log has a request when it was processed."""
         deadline = time.monotonic() + 60
@@ -339,12 +344,14 @@ def test_each_fault_at_each_call(
     second = site.run(str(tmp_path / "calls.yml"), site.cells, recovering)
     for cell in site.cells:
         problems += _tried(trials, cell, lambda cell=cell: _check_next(site, cell, second[cell.name], after))
-        for unusable in site.kept(cell):
-            unusable.unlink()  # as the message says, where the platform cannot be asked again without another Thing
+        for file in (*site.kept(cell), *site.asked(cell)):
+            file.unlink()  # as the message says, where the platform cannot be asked again without another Thing
     after = max(entry["sequence"] for entry in simulator.requests())
     site.run("thingstream.ztp.provision", site.cells)
     for cell in site.cells:
-        problems += _tried(trials, cell, lambda cell=cell: _check_end(site, cell, first[cell.name], after))
+        problems += _tried(
+            trials, cell, lambda cell=cell: _check_end(site, cell, first[cell.name], second[cell.name], after)
+        )
     assert not problems, "\n".join(problems)
 
 
@@ -387,12 +394,17 @@ def _check_next(site: Site, cell: Cell, result: Mapping[str, Any], after: int) -
     if cell.fault.kept and not cell.repeatable:
         assert (result["status"], result.get("error_code"), asked) == ("failed", "bad_response", 0), result
         return
+    if site.asked(cell):
+        assert (result["status"], result.get("error_code"), asked) == ("failed", "answer_lost", 0), result
+        assert not cell.repeatable
+        return
+    assert cell.repeatable or cell.survives or not cell.made, "asked again although an answer got lost"
     assert result["status"] == "ok", result
     assert asked == (0 if cell.survives else 1)
     assert site.kept(cell) == []
 
 
-def _check_end(site: Site, cell: Cell, faulty: Mapping[str, Any], after: int) -> None:
+def _check_end(site: Site, cell: Cell, faulty: Mapping[str, Any], again: Mapping[str, Any], after: int) -> None:
     """Every gateway is in order, and every Thing at the platform is in use, to be retired, or was told of."""
     directory = site.path(cell) / "current"
     record = json.loads((directory / "thing.json").read_text())
@@ -400,8 +412,8 @@ def _check_end(site: Site, cell: Cell, faulty: Mapping[str, Any], after: int) ->
     assert {**found, "thing.json": ""} == {**record["files"], "thing.json": ""}
     assert {path.name for path in site.path(cell).iterdir()} <= {"current", "generations", "history.json"}
     assert record["hardware_id"] == cell.name
-    unusable = cell.fault.kept and not cell.repeatable
-    assert len(site.requests(cell, after)) == (1 if unusable and cell.call == "first" else 0)
+    held_back = again["status"] == "failed"
+    assert len(site.requests(cell, after)) == (1 if held_back and cell.call == "first" else 0)
     things = site.things(cell)
     if cell.repeatable:
         assert len(things) == 1, "duplicate Things"

@@ -89,6 +89,7 @@ STORIES = [
             ENSURE,
         ],
         "concurrent_change": [ENSURE],
+        "answer_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
         "no_generation": [
             ENSURE,
             {
@@ -315,6 +316,8 @@ def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict
     for name in ("concurrent_change.one", "concurrent_change.two"):
         simulator.add_fault("delay_after", seconds=3, hardware_id=f"id-{name}")
         host(name, {}, debian, path=PLACE / "stories" / "concurrent")
+    simulator.add_fault("cut_after", hardware_id="id-answer_lost.one")
+    host("answer_lost.one", {"service": "cloudlocate"}, other, service="cloudlocate")
     host("no_generation.one", {}, other)
     live = {"service": "pointperfect-live", "simulator": {"host": "127.0.0.1", "port": port}}
     host("credentials_refused.one", live, other, service="pointperfect-live")

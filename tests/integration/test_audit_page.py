@@ -198,7 +198,13 @@ def test_everything_of_the_report_is_there(opened: Open) -> None:
     page = opened(fleet(300))
     shown = {tile.get_attribute("data-state"): tile.text.split("\n")[0] for tile in page.all("[data-state]")}
     assert shown == {state: str(count) for state, count in report["totals"]["states"].items()}
-    assert [tile.text.split("\n")[0] for tile in page.all("#facts .tile")] == ["6", "0", "1", "2026-10-16", "2026-11-21"]
+    assert [tile.text.split("\n")[0] for tile in page.all("#facts .tile")] == [
+        "6",
+        "0",
+        "1",
+        "2026-10-16",
+        "2026-11-21",
+    ]
     assert "6 of 300 gateways could not be seen" in page.one("#banner").text
     assert len(page.column(0, "retired")) == 6
     assert page.column(0, "escrow") == ["hw-9"]
