@@ -243,6 +243,7 @@ def test_commands_of_every_kind(host: Host, tmp_path: Path, command: str, writte
 @pytest.mark.parametrize("command", ["install", "roll_back"])
 def test_what_a_command_finds(host: Host, tmp_path: Path, command: str) -> None:
     """Nothing of the script: neither its variables, nor its input, signals, umask, directory or files."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored where the tests themselves run with nohup
     host.hold("a", "b")
     seen = tmp_path / "seen"
     seen.mkdir()
