@@ -1,24 +1,9 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows how far a run over a fleet is: a bar at a terminal, a line now and then elsewhere, and one summary."""
 
 from __future__ import annotations
-
-import atexit
-import functools
-import json
-import os
-import shutil
-import sys
-import threading
-import time
-from typing import Any
-
-from ansible import constants as C
-from ansible import context
-from ansible.plugins.callback.default import CallbackModule as Default
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import progress
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.progress import printable
 
 DOCUMENTATION = r"""
 name: progress
@@ -59,6 +44,22 @@ EXAMPLES = r"""
 # [defaults]
 # stdout_callback = thingstream.ztp.progress
 """
+
+import atexit
+import functools
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from typing import Any
+
+from ansible import constants as C
+from ansible import context
+from ansible.plugins.callback.default import CallbackModule as Default
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import progress
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.progress import printable
 
 # The cursor rests in the first column, and everything from there on is cleared: so nothing stays of a bar that was
 # wrapped because the terminal became narrower. While it is drawn, the terminal is kept from wrapping.
@@ -246,7 +247,7 @@ class Bar:
     def _draw(self) -> None:
         if self._shown:
             self._drawn_at = time.monotonic()
-            text = progress.bar(self._shown, shutil.get_terminal_size().columns, self._drawn_at, self._glyphs)
+            text = progress.drawing(self._shown, shutil.get_terminal_size().columns, self._drawn_at, self._glyphs)
             self._write(_DRAW.format(text))
 
     def _write(self, text: str) -> None:

@@ -125,7 +125,7 @@ def _counts(progress: Progress, now: float) -> list[str]:
     return [text for text in told if text]
 
 
-def bar(progress: Progress, columns: int, now: float, glyphs: tuple[str, str] = UNICODE_BAR) -> str:
+def drawing(progress: Progress, columns: int, now: float, glyphs: tuple[str, str] = UNICODE_BAR) -> str:
     """One line for a terminal, never wider than it.
 
     :param columns: how wide the terminal is; its last column stays free, where some terminals begin another line.

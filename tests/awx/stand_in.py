@@ -258,12 +258,12 @@ class Awx:
         if value is None:
             return one.default
         if one.kind in TYPES:
-            if type(value) is not TYPES[one.kind]:
+            if value.__class__ is not TYPES[one.kind]:
                 raise Refused(400, {name: [f"A value of type {one.kind} is required."]})
             if one.choices and value not in one.choices:
                 raise Refused(400, {name: [f'"{value}" is not a valid choice.']})
             return value
-        if type(value) is not int or not any(known["id"] == value for known in self.all(one.kind)):
+        if value.__class__ is not int or not any(known["id"] == value for known in self.all(one.kind)):
             raise Refused(400, {name: [f'Invalid pk "{value}" - object does not exist.']})
         return value
 
@@ -345,7 +345,7 @@ def check_credential(awx: Awx, made: Object, before: Object | None) -> None:
     secrets = dict(awx.secrets.get(made["id"], {}))
     shown = {}
     for name, value in made["inputs"].items():
-        if type(value) is not {"string": str, "boolean": bool}[fields[name]["type"]]:
+        if value.__class__ is not {"string": str, "boolean": bool}[fields[name]["type"]]:
             raise Refused(400, {"inputs": {name: [f"{fields[name]['type']} is required"]}})
         shown[name] = value
         if not fields[name].get("secret") or not value:
@@ -428,7 +428,7 @@ def check_survey(survey: Any) -> None:
     variables = set()
     for index, question in enumerate(survey["spec"]):
         for name, kind in (("type", str), ("question_name", str), ("variable", str), ("required", bool)):
-            if type(question.get(name)) is not kind:
+            if question.get(name).__class__ is not kind:
                 raise Refused(400, {"error": f"'{name}' in survey question {index} expected to be {kind.__name__}."})
         if question["type"] not in types or question["variable"] in variables:
             raise Refused(400, {"error": f"survey question {index}: type or variable"})

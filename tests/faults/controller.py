@@ -33,8 +33,10 @@ class Controller(Rig):
         return api.post(endpoint, payload)
 
     def world(self) -> World:
-        clock = lambda: datetime.now(timezone.utc) + self.ahead  # noqa: E731
-        return replace(super().world(), now=clock, nonce=lambda: secrets.token_hex(8))
+        return replace(super().world(), now=self.now, nonce=lambda: secrets.token_hex(8))
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc) + self.ahead
 
     def order(self, **changes: Any) -> Order:
         assert self.simulator is not None

@@ -41,7 +41,7 @@ def command(inventory: Path, *arguments: str, playbook: str = PROVISION) -> list
 
 def bars(terminal: Terminal) -> list[tuple[int, int]]:
     found = [BAR.match(frame) for frame in terminal.frames]
-    return [(int(bar[1]), int(bar[2])) for bar in found if bar]
+    return [(int(match[1]), int(match[2])) for match in found if match]
 
 
 def flat(lines: list[str], columns: int) -> str:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Att
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, encoded, parse, rtcm
 
 LAYOUT = Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
-RENEWAL = {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
+RENEWAL = MappingProxyType(
+    {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
+)
 IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
 FILES, RECORD = bundle.render(parse(rtcm()), encoded(rtcm()), LAYOUT, None, IDENTITY, NOW - DAY)
 HELD = Held(
@@ -34,7 +38,7 @@ HELD = Held(
 )
 
 
-def describe(renewal: dict[str, Any] = RENEWAL, **changes: Any) -> dict[str, Any]:
+def describe(renewal: Mapping[str, Any] = RENEWAL, **changes: Any) -> dict[str, Any]:
     return inspection.describe(
         replace(HELD, **changes), NOW, renewal=renewal, directory_mode=0o750, secret_mode=0o640, public_mode=0o644
     )

@@ -84,22 +84,22 @@ def test_durations_are_as_exact_as_useful(seconds: float, text: str) -> None:
 def test_a_bar_is_never_wider_than_its_terminal(columns: int, name: str) -> None:
     state = progress.finish(run(200, 100), ("id-1", name), 11, lost=True)
     state = progress.finish(state, ("id-3", name), 20)
-    assert wcswidth(progress.bar(state, columns, 20)) < columns
+    assert wcswidth(progress.drawing(state, columns, 20)) < columns
 
 
 def test_what_matters_most_is_shown_first() -> None:
     state = run(200, 100, lost=True)
-    assert progress.bar(state, 120, 10) == (
+    assert progress.drawing(state, 120, 10) == (
         f"{'━' * 20}{'╌' * 20} 100/200 | 1 failed | about 10 s left | none 99 | Renew what is due"
     )
-    assert progress.bar(state, 40, 10) == f"{'━' * 5}{'╌' * 5} 100/200 | 1 failed | none 99"
-    assert progress.bar(state, 30, 10, progress.ASCII_BAR) == "#####----- 100/200 | 1 failed"
-    assert progress.bar(state, 10, 10) == "100/200"
+    assert progress.drawing(state, 40, 10) == f"{'━' * 5}{'╌' * 5} 100/200 | 1 failed | none 99"
+    assert progress.drawing(state, 30, 10, progress.ASCII_BAR) == "#####----- 100/200 | 1 failed"
+    assert progress.drawing(state, 10, 10) == "100/200"
     assert progress.line(state, 10) == "100/200 hosts | 1 failed | about 10 s left | none 99 | Renew what is due"
 
 
 def test_no_host_at_all() -> None:
-    assert progress.bar(progress.begin(Progress(0), RENEW, 0), 80, 1).endswith("0/0 | Renew what is due")
+    assert progress.drawing(progress.begin(Progress(0), RENEW, 0), 80, 1).endswith("0/0 | Renew what is due")
     assert progress.closing([], {}, 0, 0.2) == ["0 gateways, 0 failed, 0 s"]
 
 
