@@ -26,7 +26,7 @@ UNREACHABLE = {
 }
 FAILED = {"failed": True, "changed": False, "error_code": "gateway_unsupported", "msg": "The gateway lacks sha256sum."}
 
-_, _RECORD = bundle.render(
+_FILES, _RECORD = bundle.render(
     parse(cloudlocate(), "cloudlocate"),
     encoded(cloudlocate()),
     Layout(PATH, 0o640, 0o644, "the CA\n"),
