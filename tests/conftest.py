@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""In continuous integration nothing may be skipped: what a test needs is installed, or the run fails."""
+"""What holds for all tests: nothing is skipped in continuous integration, and workers keep out of each other's way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import os
 from collections.abc import Generator
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Fleets of tests that run side by side look for a free port each in a range of their own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        os.environ["FLEET_PORT"] = str(2222 + 100 * int(worker.removeprefix("gw")))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,22 @@ def simulator(running_simulator: RunningSimulator) -> RunningSimulator:
     return running_simulator
 
 
-@pytest.fixture(scope="session")
-def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Three Debian gateways and a BusyBox one without Python, each reached by SSH."""
-    # tests that run side by side look for a free port each in a range of their own
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    os.environ.setdefault("FLEET_PORT", str(2222 + 100 * worker))
+@contextmanager
+def running_fleet(directory: Path, debian: int, busybox: int) -> Iterator[Fleet]:
+    """Gateways until the block ends; where this machine cannot have any, the test is skipped."""
     try:
         build(BASE)
-        with fleet(tmp_path_factory.mktemp("fleet"), debian=3, busybox=1) as running:
+        with fleet(directory, debian, busybox) as running:
             yield running
     except Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Three Debian gateways and a BusyBox one without Python, each reached by SSH."""
+    with running_fleet(tmp_path_factory.mktemp("fleet"), debian=3, busybox=1) as running:
+        yield running
 
 
 @pytest.fixture

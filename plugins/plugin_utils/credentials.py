@@ -305,13 +305,7 @@ def _port(name: str, fields: Mapping[str, Any]) -> int | None:
 
 
 def _port_number(name: str, value: Any) -> int:
-    text = (
-        value.strip()
-        if isinstance(value, str)
-        else str(value)
-        if isinstance(value, int) and not isinstance(value, bool)
-        else ""
-    )
+    text = str(value).strip() if isinstance(value, (str, int)) else ""
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise _bad(name, "is not a port number")
     return int(text)

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import api
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, World
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from simulator.client import RunningSimulator
@@ -56,15 +55,6 @@ class Controller(Rig):
         assert self.simulator is not None
         found = self.simulator.things(hardware_id=self.hardware_id, service=self.service)
         return {thing["client_id"] for thing in found}
-
-
-def code_of(action: Callable[[], object]) -> str:
-    """``done``, or the error code of what happened."""
-    try:
-        action()
-    except ProvisioningError as error:
-        return error.code
-    return "done"
 
 
 def forked(action: Callable[[], object]) -> int:

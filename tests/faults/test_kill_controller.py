@@ -25,9 +25,10 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Consumers
 from faults import killing
 from faults.conftest import Trial
-from faults.controller import Controller, code_of, forked
+from faults.controller import Controller, forked
 from faults.sound import assert_settled, in_use
 from integration.ansible_run import run_playbook, write_inventory
+from shell.host import outcome
 from simulator.client import RunningSimulator
 
 # what may run between the creation of a Thing and its answer in escrow
@@ -94,15 +95,15 @@ class Stage:
         assert was is not None or self.original is None
         left = controller.things - before
         assert len(left) <= 1
-        code, orphans = code_of(controller.present), set()
-        outcome = "done"
+        code, orphans = outcome(controller.present), set()
+        ending = "done"
         if code == "answer_lost":
             assert controller.service == "cloudlocate"
             assert controller.things - before == left, "nobody was asked"
             assert in_use(controller.path) == was
             (request,) = escrow.files(controller.escrow_place, escrow.REQUEST_SUFFIX)
             request.unlink()  # somebody has looked in the portal
-            outcome, code, orphans = "lost", code_of(controller.present), left
+            ending, code, orphans = "lost", outcome(controller.present), left
         assert code == "done"
         record = in_use(controller.path)
         assert record is not None
@@ -114,7 +115,7 @@ class Stage:
         assert controller.present().action == "none"
         assert_settled(controller.path)
         assert list(controller.escrow_place.parent.iterdir()) == []
-        return outcome, bool(orphans)
+        return ending, bool(orphans)
 
 
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
@@ -129,10 +130,10 @@ def test_killed_at_every_call_and_return(
         if name is None:
             break
         with trials(f"Kill: controller, {controller.service}"):
-            outcome, orphaned = stage.next_run()
+            ending, orphaned = stage.next_run()
         if orphaned:
             window.append(name)
-            assert outcome == "lost"
+            assert ending == "lost"
             assert name.split()[0] in WINDOW, name
     else:
         pytest.fail("the run never came to its end")
@@ -155,8 +156,8 @@ def test_killed_while_the_platform_answers(
         # the fault is taken when the request has arrived, and the Thing is there then
         kill_once(controller, lambda: not simulator.faults())
         assert wait_until(lambda: len(simulator.requests()) > asked)
-        outcome, orphaned = stage.next_run()
-        assert (outcome, orphaned) == (("lost", True) if controller.service == "cloudlocate" else ("done", False))
+        ending, orphaned = stage.next_run()
+        assert (ending, orphaned) == (("lost", True) if controller.service == "cloudlocate" else ("done", False))
 
 
 def test_killed_while_consumers_are_on_trial(controller: Controller, tmp_path: Path, trials: Trial) -> None:

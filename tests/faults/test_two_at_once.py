@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
 from faults.conftest import Trial
-from faults.controller import MAX_AGE_DAYS, Controller, code_of, forked
+from faults.controller import MAX_AGE_DAYS, Controller, forked
 from faults.sound import assert_settled, in_use
+from shell.host import outcome
 from simulator.client import RunningSimulator
 
 ROUNDS = 200
@@ -61,7 +62,7 @@ def at_once(*actions: Callable[[], str], directory: Path) -> list[str]:
 def action_of(run: Callable[[], object]) -> str:
     """The action of a run, or its error code."""
     actions: list[str] = []
-    code = code_of(lambda: actions.append(run().action))  # type: ignore[attr-defined]
+    code = outcome(lambda: actions.append(run().action))  # type: ignore[attr-defined]
     return actions[0] if code == "done" else code
 
 

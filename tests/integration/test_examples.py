@@ -34,11 +34,12 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.thingstream.ztp.tests.unit.support import serving
-from gateways.fleet import BASE, Fleet, Unavailable, build, fleet
+from gateways.fleet import Fleet
 from integration.ansible_run import PROJECT, PROVISION, Run, plain, run_playbook
 from integration.broker import PROGRAMS, running_broker
 from requests.certs import where
 from simulator.client import RunningSimulator
+from stage import running_fleet
 
 EXAMPLES = PROJECT / "examples"
 TESTED = ["busybox-router", "debian-gpsd", "debian-mosquitto-bridge", "production-line"]
@@ -122,12 +123,8 @@ include_dir /etc/mosquitto/conf.d
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Gateways of these tests alone: services are put on them."""
-    try:
-        build(BASE)
-        with fleet(tmp_path_factory.mktemp("machines"), debian=3, busybox=2) as running:
-            yield running
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    with running_fleet(tmp_path_factory.mktemp("machines"), debian=3, busybox=2) as running:
+        yield running
 
 
 def on_gateway(machines: Fleet, gateway: str, command: str) -> str:

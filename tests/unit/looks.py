@@ -8,6 +8,7 @@ import hashlib
 import stat
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
@@ -16,7 +17,9 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Att
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, cloudlocate, encoded, parse
 
 PATH = "/etc/thingstream/pointperfect"
-RENEWAL = {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
+RENEWAL = MappingProxyType(
+    {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
+)
 MODES = {"directory_mode": 0o750, "secret_mode": 0o640, "public_mode": 0o644}
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 UNREACHABLE = {

@@ -6,47 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Held
-from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, encoded, parse, rtcm
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import inspection, policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes
+from ansible_collections.thingstream.ztp.tests.unit.looks import MODES, PATH, RENEWAL, held
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
 
-LAYOUT = Layout("/etc/thingstream/x", 0o640, 0o644, "the CA\n")
-RENEWAL = MappingProxyType(
-    {"renew_before": "30", "renew_spread_days": 7, "keys_renew_before_days": 14, "max_age_days": None}
-)
-IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
-FILES, RECORD = bundle.render(parse(rtcm()), encoded(rtcm()), LAYOUT, None, IDENTITY, NOW - DAY)
-HELD = Held(
-    path=LAYOUT.path,
-    user_id=0,
-    user_name="root",
-    groups={0: "root"},
-    owner_id=0,
-    group_id=0,
-    ancestors=(("/", Attributes("drwxr-xr-x", 0, 0)),),
-    current="000002",
-    record=RECORD,
-    digests={name: bundle.digest(file.content) for name, file in FILES.items()},
-    files={name: Attributes("-rw-------" if name == "credentials.json" else "-rw-r-----", 0, 0) for name in FILES},
-    directories={name: Attributes("drwxr-x---", 0, 0) for name in (".", "generations", "current")},
-    generations={"000002": RECORD, "000001": None},
-)
+HELD = held()
+assert HELD.record
+RECORD = HELD.record
 
 
 def describe(renewal: Mapping[str, Any] = RENEWAL, **changes: Any) -> dict[str, Any]:
-    return inspection.describe(
-        replace(HELD, **changes), NOW, renewal=renewal, directory_mode=0o750, secret_mode=0o640, public_mode=0o644
-    )
+    return inspection.describe(replace(HELD, **changes), NOW, renewal=renewal, **MODES)
 
 
 def test_a_gateway_in_order() -> None:
     assert describe() == {
-        "path": LAYOUT.path,
+        "path": PATH,
         "present": True,
         "generation": "000002",
         "thing": RECORD,
