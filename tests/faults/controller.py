@@ -32,9 +32,9 @@ class Controller(Rig):
         return api.post(endpoint, payload)
 
     def world(self) -> World:
-        return replace(super().world(), now=self.now, nonce=lambda: secrets.token_hex(8))
+        return replace(super().world(), now=self.clock, nonce=lambda: secrets.token_hex(8))
 
-    def now(self) -> datetime:
+    def clock(self) -> datetime:
         return datetime.now(timezone.utc) + self.ahead
 
     def order(self, **changes: Any) -> Order:
