@@ -5,11 +5,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COLLECTIONS := .cache/ansible_collections/thingstream
+ENVIRONMENTS := $(patsubst tests/requirements/%.txt,.cache/venv/%/complete,$(filter-out %/tests.txt,$(wildcard tests/requirements/*.txt)))
+# One worker more than processors: tests wait for timers, and for each other's programs.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test gates ansible-test matrix matrix-full importer test-faults test-faults-short lint unit shell integration bench docs format clean eda execution-environment scaling awx
+.PHONY: help setup environments gateways system-packages demo test gates matrix matrix-full importer test-faults test-faults-short lint unit shell integration bench docs format clean eda execution-environment scaling awx
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,14 +22,14 @@ setup: .venv/complete $(COLLECTIONS)/ztp ## Make the virtual environment with ev
 .venv/complete: tests/requirements/tests.txt requirements.txt
 	@echo "Making .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv || { echo "Install the venv module of Python (python3-venv on Debian)."; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements/tests.txt
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --requirement tests/requirements/tests.txt
 	@touch $@
 
 # A tool that wants other versions than the tests has an environment of its own: tests/requirements/<name>.txt.
 .cache/venv/%/complete: tests/requirements/%.txt requirements.txt
 	@echo "Making .cache/venv/$* (once)"
 	@$(PYTHON) -m venv --clear .cache/venv/$* || { echo "Install the venv module of Python (python3-venv on Debian)."; exit 1; }
-	@.cache/venv/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@.cache/venv/$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --requirement $<
 	@touch $@
 
 # Ansible finds a collection by its directory: the checkout itself, under the name it wants.
@@ -37,41 +40,43 @@ $(COLLECTIONS)/ztp:
 system-packages:
 	@tests/system-packages.sh
 
+environments: setup $(ENVIRONMENTS) .cache/awx/complete gateways ## Make beforehand what other targets make when they need it
+
+gateways: setup system-packages
+	@$(BIN)/python tests/gateways/fleet.py base .cache/gateways
+
 demo: setup ## Show the main job: a simulator, a small fleet on this machine, no root, no token
 	@$(BIN)/python tests/demo/demo.py
 
 test: setup system-packages lint ## Run the linters and every test
-	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/shell
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/integration tests/gateways
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit tests/shell
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
 
 unit: setup ## Run the tests that need nothing but Python
-	@$(BIN)/python -m pytest --numprocesses auto tests/unit
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit
 
 shell: setup system-packages ## Run the tests of the shell script, under dash, bash and BusyBox
-	@$(BIN)/python -m pytest --numprocesses auto tests/shell
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/shell
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/integration tests/gateways
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
 
 test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/faults --full
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults --full
 
 test-faults-short: setup system-packages ## A selection of the same, in minutes
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/faults
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults
 
 gates: ## Run what others judge the collection by, and a selection of faults, beside the tests
-	@$(MAKE) --no-print-directory ansible-test matrix
+	@$(MAKE) --no-print-directory matrix
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target importer docs execution-environment awx eda
 	@$(MAKE) --no-print-directory test-faults-short
 
-ansible-test: system-packages ## Run ansible-test sanity with the oldest and the newest ansible-core
-	@$(PYTHON) tests/matrix/matrix.py --core 2.16 --core 2.21 --check sanity
-
-matrix: system-packages ## Run the main job with every supported ansible-core and show a table
-	@$(PYTHON) tests/matrix/matrix.py --check "main job"
+matrix: system-packages ## Run ansible-test with every supported ansible-core and show a table: the main job, sanity
+	@$(PYTHON) tests/matrix/matrix.py
 
 matrix-full: system-packages ## Run all of ansible-test with every supported ansible-core (a quarter of an hour)
-	@$(PYTHON) tests/matrix/matrix.py
+	@$(PYTHON) tests/matrix/matrix.py --check sanity --check units --check "main job"
 
 importer: .cache/venv/importer/complete ## Build the collection and run what Galaxy and Automation Hub run when it is uploaded
 	@tests/importer/run.sh

@@ -31,8 +31,8 @@ class ActionModule(ZtpActionBase):
         hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
         # raw: what a gateway said is never taken for a template
         looks = {host: hostvars.raw_get(host).get(arguments["looks"]) for host in hosts}
-        waiting, problem = self._escrow(arguments["escrow_path"])
-        report = audit.fleet_report(looks, waiting, datetime.now(timezone.utc), problem)
+        waiting, unanswered, problem = self._escrow(arguments["escrow_path"])
+        report = audit.fleet_report(looks, waiting, unanswered, datetime.now(timezone.utc), problem)
         directories = arguments["directory"], arguments["metrics_directory"] or arguments["directory"]
         if self._task.check_mode:
             files = [str(path) for path in audit_files.places(*directories).values()]
@@ -41,11 +41,11 @@ class ActionModule(ZtpActionBase):
         result = {"changed": True, "files": files, "totals": report["totals"], "complete": report["complete"]}
         return result if report["complete"] else {**result, **_incomplete(report)}
 
-    def _escrow(self, directory: str) -> tuple[list[dict[str, Any]], str | None]:
+    def _escrow(self, directory: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
         try:
-            return escrow.survey(directory, self.decrypter()), None
+            return escrow.survey(directory, self.decrypter()), escrow.survey_unanswered(directory), None
         except ProvisioningError as error:
-            return [], error.message
+            return [], [], error.message
 
 
 def _incomplete(report: Mapping[str, Any]) -> dict[str, Any]:

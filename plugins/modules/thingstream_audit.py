@@ -96,6 +96,9 @@ totals:
     escrow:
       description: How many responses wait in escrow.
       type: int
+    unanswered:
+      description: How many requests that may have created a Thing got no answer; see C(answer_lost).
+      type: int
     next_due_at:
       description: When the next renewal is due by a date, in UTC; V(null) if none is.
       type: str

@@ -67,6 +67,7 @@ _NOTHING: Mapping[str, Any] = {**dict.fromkeys(_OF_THE_BUNDLE), "present": False
 def fleet_report(
     looks: Mapping[str, Mapping[str, Any] | None],
     escrow: Sequence[Mapping[str, Any]],
+    unanswered: Sequence[Mapping[str, Any]],
     now: datetime,
     escrow_error: str | None = None,
 ) -> dict[str, Any]:
@@ -75,11 +76,12 @@ def fleet_report(
     :param looks: host to the result of ``thingstream_ztp_info``, failed and unreachable ones among them; ``None`` or
         empty where there is none.
     :param escrow: as ``escrow.survey`` returns it.
+    :param unanswered: as ``escrow.survey_unanswered`` returns it.
     :param now: aware.
     :param escrow_error: why the escrow could not be read.
     :returns: ``generated_at``, ``complete`` (whether all was seen), ``totals``, ``timeline``, ``gateways`` (``COLUMNS``
         of each gateway and path), ``retired`` (``report.RETIRED_COLUMNS`` of each Thing), ``conflicts`` (the same,
-        and ``used_by``), ``escrow``, ``escrow_error``.
+        and ``used_by``), ``escrow``, ``unanswered``, ``escrow_error``.
     """
     rows = [row for host in sorted(looks) for row in _rows(host, looks[host] or {}, now)]
     bundles = {host: (look or {}).get("bundles") for host, look in looks.items()}
@@ -95,6 +97,7 @@ def fleet_report(
             "retired": len(retired),
             "conflicts": len(conflicts),
             "escrow": len(escrow),
+            "unanswered": len(unanswered),
             "next_due_at": _earliest(rows, "due_at"),
             "next_end_at": _earliest(rows, "not_after", "keys_expire_at"),
         },
@@ -103,6 +106,7 @@ def fleet_report(
         "retired": [_clean(entry) for entry in retired],
         "conflicts": [_clean(entry) for entry in conflicts],
         "escrow": [dict(entry) for entry in escrow],
+        "unanswered": [dict(request) for request in unanswered],
         "escrow_error": escrow_error,
     }
 

@@ -43,6 +43,11 @@ def _metrics(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[Sam
     )
     yield "escrow_responses", "Responses that wait in escrow for their gateway.", [({}, totals["escrow"])]
     yield (
+        "unanswered_requests",
+        "Requests whose answer was lost: somebody must look for their Things in the portal.",
+        [({}, totals["unanswered"])],
+    )
+    yield (
         "gateway_seen",
         "Whether the gateway could be looked at.",
         [({"gateway": host}, up) for host, up in seen.items()],

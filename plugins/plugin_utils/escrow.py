@@ -128,8 +128,7 @@ def unanswered(place: Path) -> list[Path]:
 
     :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
     """
-    requests = files(place, REQUEST_SUFFIX)
-    return [path for path in requests if not path.with_suffix(SUFFIX).exists() and _is_given_up(path)]
+    return [path for path in files(place, REQUEST_SUFFIX) if _is_lost(path)]
 
 
 def store(place: Path, entry: Entry, encrypt: Cipher | None, request: Path | None = None) -> Entry:
@@ -183,14 +182,17 @@ def survey(directory: str, decrypt: Cipher) -> list[dict[str, Any]]:
 
     :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
     """
-    place = Path(directory).expanduser()
-    try:
-        paths = sorted(path for path in place.iterdir() if path.name.endswith(SUFFIX) and path.name[0] != ".")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _failed(place, error) from error
-    return [_described(path, decrypt) for path in paths]
+    return [_described(path, decrypt) for path in _all_files(directory, SUFFIX)]
+
+
+def survey_unanswered(directory: str) -> list[dict[str, Any]]:
+    """Describes every request in a directory that ``unanswered`` would find.
+
+    :returns: ``file``, ``service``, ``hardware_id``, ``given_name`` and ``asked_at`` of each; the last three are
+        ``None`` where the file cannot be read.
+    :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
+    """
+    return [_described_request(path) for path in _all_files(directory, REQUEST_SUFFIX) if _is_lost(path)]
 
 
 def discard(entry: Entry) -> None:
@@ -200,6 +202,29 @@ def discard(entry: Entry) -> None:
         entry.file.unlink(missing_ok=True)
 
 
+def _all_files(directory: str, suffix: str) -> list[Path]:
+    place = Path(directory).expanduser()
+    try:
+        return sorted(path for path in place.iterdir() if path.name.endswith(suffix) and path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _failed(place, error) from error
+
+
+def _service_in(path: Path) -> str:
+    return path.name.rsplit("-", 2)[0]
+
+
+def _described_request(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        request = {name: content[name] for name in ("hardware_id", "given_name", "asked_at")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        request = dict.fromkeys(("hardware_id", "given_name", "asked_at"))
+    return {"file": str(path), "service": _service_in(path), **request}
+
+
 def _described(path: Path, decrypt: Cipher) -> dict[str, Any]:
     try:
         entry = _read(path, decrypt)
@@ -207,7 +232,7 @@ def _described(path: Path, decrypt: Cipher) -> dict[str, Any]:
         entry = None
     return {
         "file": str(path),
-        "service": entry.service if entry else path.name.rsplit("-", 2)[0],
+        "service": entry.service if entry else _service_in(path),
         "readable": entry is not None,
         "hardware_id": entry.hardware_id if entry else None,
         "given_name": entry.given_name if entry else None,
@@ -268,6 +293,10 @@ def _write(place: Path, suffix: str, content: bytes, request: Path | None = None
             Path(temporary).unlink(missing_ok=True)
         raise _failed(place.parent, error) from error
     return descriptor, path
+
+
+def _is_lost(request: Path) -> bool:
+    return not request.with_suffix(SUFFIX).exists() and _is_given_up(request)
 
 
 def _is_given_up(request: Path) -> bool:

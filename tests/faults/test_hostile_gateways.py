@@ -51,7 +51,7 @@ def survive(path: str, output: str, status: int = 0, complaint: str = "") -> Non
     if held is not None:
         described = inspection.describe(held, NOW, renewal=RENEWAL, **MODES)
         known = {"bundles": [described]}
-        whole = fleet_report({"a": known, "b": known}, [], NOW)
+        whole = fleet_report({"a": known, "b": known}, [], [], NOW)
         for _mode, render in audit_files.FORMS.values():
             render(whole)
         report.retirement_list({"a": [described]})

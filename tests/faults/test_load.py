@@ -39,7 +39,7 @@ class Load:
 def loads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Load]:
     """The fleet small and large, and fewer of both unless it is in full."""
     full = request.config.getoption("--full")
-    sizes, playbooks = ((100, 1000), ALL) if full else ((40, 120), ALL[:2])
+    sizes, playbooks = ((100, 1000), ALL) if full else ((25, 75), ALL[:2])
     return [load(gateways, playbooks, tmp_path_factory.mktemp(f"load-{gateways}")) for gateways in sizes]
 
 

@@ -43,7 +43,7 @@ class Terminal:
         while not until():
             assert time.monotonic() < deadline, self.lines
             try:
-                written = self.program.read_nonblocking(4096, timeout=1)
+                written = self.program.read_nonblocking(512, timeout=1)
             except pexpect.TIMEOUT:
                 continue
             except pexpect.EOF:
@@ -52,9 +52,14 @@ class Terminal:
             # by cursor movements, so that what is drawn over at once is a frame, too
             for part in re.split(rb"(?=\r)", written):
                 self._stream.feed(part)
-                last = next((line.rstrip() for line in reversed(self.screen.display) if line.strip()), "")
+                last = next(filter(None, map(self._row, range(self.screen.cursor.y, -1, -1))), "")
                 if last and last not in self.frames[-1:]:
                     self.frames.append(last)
+
+    def _row(self, number: int) -> str:
+        # not `display`, which renders all rows: the program would be done before its first frames are looked at
+        row = self.screen.buffer[number]
+        return "".join(row[column].data for column in range(self.screen.columns)).rstrip()
 
     def status(self) -> int | None:
         """The exit status, once the program has ended."""

@@ -31,6 +31,7 @@ WAITING = {
     "reason": "absent",
     "received_at": "2026-11-21T03:10:09Z",
 }
+LOST = {**{name: WAITING[name] for name in ("service", "hardware_id", "given_name")}, "file": HOSTILE, "asked_at": None}
 
 # The contrast of what is written with what is behind it, as WCAG 2 defines it; the least of a selection.
 LEAST_CONTRAST = """
@@ -122,7 +123,7 @@ def opened(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
     file = tmp_path / "thingstream-audit.html"
 
     def open_page(looks: Mapping[str, Any], *, width: int = 1300, scheme: str = "light") -> Page:
-        file.write_text(audit_page.render(audit.fleet_report(looks, [WAITING], NOW)))
+        file.write_text(audit_page.render(audit.fleet_report(looks, [WAITING], [LOST], NOW)))
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -194,7 +195,7 @@ def test_it_filters_and_turns_pages(opened: Open) -> None:
 
 
 def test_everything_of_the_report_is_there(opened: Open) -> None:
-    report = audit.fleet_report(fleet(300), [WAITING], NOW)
+    report = audit.fleet_report(fleet(300), [WAITING], [LOST], NOW)
     page = opened(fleet(300))
     shown = {tile.get_attribute("data-state"): tile.text.split("\n")[0] for tile in page.all("[data-state]")}
     assert shown == {state: str(count) for state, count in report["totals"]["states"].items()}
@@ -202,12 +203,14 @@ def test_everything_of_the_report_is_there(opened: Open) -> None:
         "6",
         "0",
         "1",
+        "1",
         "2026-10-16",
         "2026-11-21",
     ]
     assert "6 of 300 gateways could not be seen" in page.one("#banner").text
     assert len(page.column(0, "retired")) == 6
     assert page.column(0, "escrow") == ["hw-9"]
+    assert page.column(0, "unanswered") == ["hw-9"]
     for scale, label in (("months", "2027-01"), ("weeks", "2026-11-23")):
         page.one(f"#{scale}").click()
         periods = [period.text.split("\n") for period in page.all(".period")]
@@ -231,6 +234,7 @@ def test_what_a_hostile_gateway_says_is_text(opened: Open, browser: Chrome) -> N
     assert page.one("#gateways tbody").text.count(HOSTILE) >= 5
     assert HOSTILE in page.one("#retired tbody").text
     assert HOSTILE in page.one("#escrow tbody").text
+    assert page.one("#unanswered tbody").text.count(HOSTILE) == 2
     assert_quiet(browser, Path(browser.current_url.removeprefix("file://")))
     # the second line of defense: even markup that got in would not run
     page.run("document.body.insertAdjacentHTML('beforeend', arguments[0])", HOSTILE)

@@ -15,15 +15,16 @@ from integration.ansible_run import PROVISION, run_playbook, settings, write_inv
 from integration.terminal import Terminal, at_terminal
 from simulator.client import RunningSimulator
 
-HOSTS = 200
-STRANGERS = ["gw-050", "gw-051", "gw-150"]  # not on the allow-list of the profile
+HOSTS = 120
+STRANGERS = ["gw-060", "gw-061", "gw-110"]  # not on the allow-list of the profile
 PROGRESS = {"ANSIBLE_STDOUT_CALLBACK": "thingstream.ztp.progress", "LC_ALL": "C.UTF-8"}
 BAR = re.compile(r"^[━╌]+ (\d+)/(\d+)")
+COMPLETE = re.compile(r"\| 2 failed \| about \d+ s left \| absent ")
 
 
 @pytest.fixture
 def inventory(platform: dict[str, Any], simulator: RunningSimulator, tmp_path: Path) -> Path:
-    """Two hundred gateways, three of which the platform refuses."""
+    """A hundred and twenty gateways, three of which the platform refuses."""
     names = [f"gw-{number:03}" for number in range(HOSTS)]
     known = [name for name in names if name not in STRANGERS]
     token = simulator.put_profile("fleet", service="cloudlocate", allow_list=known, hardware_code_mandatory=True)
@@ -52,29 +53,27 @@ def flat(lines: list[str], columns: int) -> str:
 def test_a_fleet_at_a_terminal_and_then_in_a_file(inventory: Path, tmp_path: Path) -> None:
     environment = {**settings(tmp_path), **PROGRESS}
     with at_terminal(command(inventory), tmp_path, environment, columns=200) as terminal:
-        terminal.wait(lambda: any(done > HOSTS / 3 for done, _hosts in bars(terminal)))
+        terminal.wait(lambda: any(COMPLETE.search(frame) for frame in terminal.frames))
         terminal.resize(40)
         narrow = len(terminal.frames) + 1  # what was on its way comes for the old width
         terminal.wait()
     assert terminal.status() == 2, terminal.lines
     dones = [done for done, _hosts in bars(terminal)]
     assert dones == sorted(dones)
-    assert dones[0] < 30
+    assert dones[0] < HOSTS / 4
     assert len(set(dones)) > 10
     assert {hosts for _done, hosts in bars(terminal)} == {HOSTS}
-    assert any("| absent " in frame and "| 2 failed" in frame for frame in terminal.frames[:narrow])
-    assert any(re.search(r"\| about \d+ s left", frame) for frame in terminal.frames)
     small = [frame for frame in terminal.frames[narrow:] if BAR.match(frame)]
-    assert small
+    assert small, terminal.frames[narrow - 3 :]
     assert all(len(frame) < 40 for frame in small)
     # no bar stays on the screen, and every failure is there in full
     text = flat(terminal.lines, 40)
     assert "━" not in text
     for stranger in STRANGERS:
         assert f"failed: {stranger}: not_allowed: " in text
-    assert "200 gateways, 3 failed" in text
-    assert "reason    absent 197" in text
-    assert "failed    not_allowed 3: gw-050, gw-051, gw-150" in text
+    assert "120 gateways, 3 failed" in text
+    assert "reason    absent 117" in text
+    assert "failed    not_allowed 3: gw-060, gw-061, gw-110" in text
     assert re.search(r"troubleshooting\.md#not_allowed", text)
 
     environment = {**PROGRESS, "THINGSTREAM_PROGRESS_INTERVAL": "1"}
@@ -82,12 +81,12 @@ def test_a_fleet_at_a_terminal_and_then_in_a_file(inventory: Path, tmp_path: Pat
     assert run.status == 2
     assert "\x1b" not in run.output
     lines = run.output.splitlines()
-    assert len([line for line in lines if re.match(r"\d+/200 hosts \| ", line)]) >= 2, run.output
+    assert len([line for line in lines if re.match(r"\d+/120 hosts \| ", line)]) >= 2, run.output
     assert len(lines) < 30
-    assert "reason    none 197" in lines
+    assert "reason    none 117" in lines
 
 
-def test_batches_questions_and_an_interrupted_run(inventory: Path, tmp_path: Path) -> None:
+def test_batches_questions_and_an_interrupted_run(inventory: Path, simulator: RunningSimulator, tmp_path: Path) -> None:
     few = ["--limit", "gw-00*"]
     assert run_playbook(tmp_path, inventory, *few, environment=PROGRESS).status == 0
     environment = {**settings(tmp_path), **PROGRESS}
@@ -102,20 +101,18 @@ def test_batches_questions_and_an_interrupted_run(inventory: Path, tmp_path: Pat
     assert len([line for line in terminal.lines if "resume it with" in line]) == 3
     assert "reason    forced 10" in terminal.lines
 
+    simulator.add_fault("delay_before", seconds=6, count=200)
     ascii_only = {**environment, "PYTHONIOENCODING": "latin-1"}
     everybody = command(inventory, "-e", "thingstream_gateway_force=true")
     with at_terminal(everybody, tmp_path, ascii_only, columns=120) as terminal:
-        terminal.wait(lambda: any(re.match(r"^[#-]+ \d+/200", frame) for frame in terminal.frames))
-        for _press in range(5):  # Python loses an interrupt that comes while it forks: a user presses again
-            terminal.program.sendintr()
-            patience = time.monotonic() + 15
-            terminal.wait(lambda: time.monotonic() > patience)  # noqa: B023
-            if terminal.program.flag_eof:
-                break
-    assert terminal.status() == 99
+        terminal.wait(lambda: any(re.match(r"^[#-]+ \d+/120", frame) for frame in terminal.frames))
+        time.sleep(3)  # Ansible loses an interrupt that comes while it forks: now it waits for answers
+        terminal.program.sendintr()
+        terminal.wait()
+    assert terminal.status() == 99, terminal.lines
     assert any("interrupted" in line for line in terminal.lines)
     # workers of Ansible that die may print into a bar; no bar of ours stays
-    assert not [line for line in terminal.lines if re.match(r"^[#-]+ \d+/200", line)]
+    assert not [line for line in terminal.lines if re.match(r"^[#-]+ \d+/120", line)]
 
 
 HOST = "thr\x1bcee"

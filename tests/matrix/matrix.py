@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,11 @@ CORES = {
 CHECKS = {
     "sanity": ["sanity"],
     "units": ["units", "--venv"],
-    "main job": ["integration", "--venv", "thingstream_ztp"],
+    "main job": ["integration", "thingstream_ztp"],
 }
+# What is checked on every change; sanity takes minutes with each.
+GATE = {core: ["main job"] for core in CORES} | {"2.21": ["sanity", "main job"]}
+VERSIONS = ("ansible-core", "Python")
 
 # ansible-test downloads get-pip.py from a server of its own; this stands in for it, with the pip that Python carries.
 GET_PIP = """\
@@ -66,27 +69,37 @@ def main() -> int:
     """Run what the command line asks for; returns the exit status of the process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--core", action="append", choices=CORES, help="default: all")
-    parser.add_argument("--check", action="append", choices=CHECKS, help="default: all")
+    parser.add_argument("--check", action="append", choices=CHECKS, help="default: what is checked on every change")
     options = parser.parse_args()
-    cores, checks = options.core or list(CORES), options.check or list(CHECKS)
+    wanted = {core: options.check or GATE[core] for core in options.core or CORES}
     (WORK / "bin").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        rows = list(pool.map(lambda core: row(core, checks), cores))
-    widths = [max(map(len, column)) for column in zip(["ansible-core", "Python", *checks], *rows, strict=True)]
-    for cells in (["ansible-core", "Python", *checks], *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    bad = sum("failed" in cell or "not installed" in cell for cells in rows for cell in cells)
-    print(f"{len(rows) * len(checks) - bad} passed, {bad} failed")
+        # the newest is first, because it takes longest
+        rows = list(pool.map(lambda core: row(core, wanted[core]), sorted(wanted, reverse=True)))
+    print_table(rows)
+    results = [cell for cells in rows for name, cell in cells.items() if name not in VERSIONS]
+    bad = sum(not cell.startswith("passed") for cell in results)
+    print(f"{len(results) - bad} passed, {bad} failed")
     return 1 if bad else 0
 
 
-def row(core: str, checks: Sequence[str]) -> list[str]:
-    """One line of the table: versions, then what came of each check."""
+def row(core: str, checks: Sequence[str]) -> dict[str, str]:
+    """One line of the table, by column: versions, then what came of each check."""
     python = next((found for found in map(interpreter, CORES[core]) if found), None)
     if python is None:
-        return [core, "not installed: " + " or ".join(CORES[core]), *("" for _check in checks)]
+        return {**dict(zip(VERSIONS, (core, " or ".join(CORES[core])), strict=True)), checks[0]: "not installed"}
     environment = prepare(core, python)
-    return [environment.core, environment.python, *(run(environment, check) for check in checks)]
+    versions = dict(zip(VERSIONS, (environment.core, environment.python), strict=True))
+    return {**versions, **{check: run(environment, check) for check in checks}}
+
+
+def print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Prints rows under the columns that any of them has, each as wide as its widest cell."""
+    columns = [name for name in (*VERSIONS, *CHECKS) if any(name in cells for cells in rows)]
+    lines = [dict(zip(columns, columns, strict=True)), *rows]
+    widths = {name: max(len(cells.get(name, "")) for cells in lines) for name in columns}
+    for cells in lines:
+        print("  ".join(cells.get(name, "").ljust(widths[name]) for name in columns).rstrip())
 
 
 def interpreter(version: str) -> Path | None:
@@ -109,7 +122,8 @@ def prepare(core: str, python: Path) -> Environment:
     if not complete.exists():
         quiet([python, "-m", "venv", "--clear", venv])
         pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        quiet([*pip, f"ansible-core~={core}.0", "--requirement", PROJECT / "requirements.txt"])
+        files = (PROJECT / "requirements.txt", PROJECT / "tests/integration/requirements.txt")
+        quiet([*pip, "--no-compile", f"ansible-core~={core}.0", *(f"--requirement={file}" for file in files)])
         complete.touch()
     version = quiet([venv / "bin" / "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
     link = WORK / "bin" / f"python{version}"

@@ -41,6 +41,8 @@ from prometheus_client.parser import text_string_to_metric_families
 OLD = {"client_id": "device:old", "service": "cloudlocate", "hardware_id": "hw", "given_name": "gw"}
 WAITING = {"file": "/x/y.escrow", "service": "cloudlocate", "readable": True, "hardware_id": "hw-9", "given_name": "g",
            "reason": "absent", "received_at": "2026-11-21T03:10:09Z"}  # fmt: skip
+LOST = {"file": "/x/z.asked", "service": "cloudlocate", "hardware_id": "hw-8", "given_name": "h",
+        "asked_at": "2026-11-21T03:10:08Z"}  # fmt: skip
 
 
 def at(days: float) -> str | None:
@@ -51,8 +53,10 @@ def dated(**days: float) -> dict[str, Any]:
     return {"not_before": at(-1), **{name: at(count) for name, count in days.items()}}
 
 
-def report_of(looks: Mapping[str, Any], escrow: Sequence[Mapping[str, Any]] = (), **more: Any) -> dict[str, Any]:
-    return audit.fleet_report(looks, escrow, NOW, **more)
+def report_of(
+    looks: Mapping[str, Any], escrow: Sequence[Any] = (), unanswered: Sequence[Any] = (), **more: Any
+) -> dict[str, Any]:
+    return audit.fleet_report(looks, escrow, unanswered, NOW, **more)
 
 
 def forms(report: Mapping[str, Any]) -> dict[str, str]:
@@ -137,10 +141,11 @@ def test_each_bundle_of_a_gateway_has_a_row() -> None:
 
 def test_a_fleet_that_was_seen_is_complete() -> None:
     looks = {"a": look(replace(held(), history={"things": RETIRED}))}
-    report = report_of(looks, [WAITING])
+    report = report_of(looks, [WAITING], [LOST])
     assert report["complete"]
     assert [(entry["host"], entry["client_id"]) for entry in report["retired"]] == [("a", "device:old")]
     assert (report["totals"]["retired"], report["totals"]["escrow"], report["escrow"]) == (1, 1, [WAITING])
+    assert (report["totals"]["unanswered"], report["unanswered"]) == (1, [LOST])
     assert not report_of(looks, escrow_error="cannot")["complete"]
     assert report_of({})["complete"]
     assert forms(report_of({}))
@@ -239,7 +244,7 @@ def samples_of(report: Mapping[str, Any]) -> dict[str, dict[tuple[str, ...], flo
 
 
 def test_a_real_parser_reads_the_metrics() -> None:
-    found = samples_of(report_of({**CASES, "ünïcode": CASES["in_order"]}, [WAITING]))
+    found = samples_of(report_of({**CASES, "ünïcode": CASES["in_order"]}, [WAITING], [LOST, LOST]))
     assert all(name.startswith("thingstream_") for name in found)
     assert found["thingstream_audit_timestamp_seconds"] == {(): NOW.timestamp()}
     assert found["thingstream_audit_complete"] == {(): 0}
@@ -247,6 +252,7 @@ def test_a_real_parser_reads_the_metrics() -> None:
     assert found["thingstream_bundles"]["unreachable",] == 1
     assert set(found["thingstream_bundles"]) == {(state,) for state in audit.STATES}
     assert found["thingstream_escrow_responses"] == {(): 1}
+    assert found["thingstream_unanswered_requests"] == {(): 2}
     assert found["thingstream_gateway_seen"]["unreachable",] == 0
     assert found["thingstream_gateway_seen"]["ünïcode",] == 1
     ends = found["thingstream_certificate_end_timestamp_seconds"]
@@ -323,7 +329,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils import audit, audi
 from ansible_collections.thingstream.ztp.tests.unit.looks import NOW, fleet
 looks = fleet(10_000)
 start = time.monotonic()
-report = audit.fleet_report(looks, [], NOW)
+report = audit.fleet_report(looks, [], [], NOW)
 sizes = [len(render(report)) for _mode, render in audit_files.FORMS.values()]
 print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, *sizes)
 """

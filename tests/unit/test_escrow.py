@@ -430,6 +430,22 @@ def test_one_entry_that_cannot_be_read_hides_no_other(place: Path) -> None:
     assert [(one["file"], one["readable"]) for one in found] == [(str(file), True), (str(entry_file(place)), False)]
 
 
+def test_requests_without_an_answer_are_surveyed(place: Path) -> None:
+    with escrow.announced(place, "cloudlocate", "hw-1", "gw1", NOW) as request:
+        assert escrow.survey_unanswered(str(place.parent)) == [], "its run may still get the answer"
+    place.with_name("cloudlocate-0-broken.asked").write_bytes(b"\xff")
+    known = {"hardware_id": "hw-1", "given_name": "gw1", "asked_at": "2026-11-22T12:00:00Z"}
+    unknown = dict.fromkeys(known)
+    files = {request: known, place.with_name("cloudlocate-0-broken.asked"): unknown}
+    expected = [{"file": str(file), "service": "cloudlocate", **files[file]} for file in sorted(files)]
+    assert escrow.survey_unanswered(str(place.parent)) == expected
+    escrow.store(place, ENTRY, None, request)
+    assert [entry["file"] for entry in escrow.survey_unanswered(str(place.parent))] == [
+        str(place.with_name("cloudlocate-0-broken.asked"))
+    ]
+    assert escrow.survey_unanswered(str(place)) == []
+
+
 def test_a_survey_of_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert escrow.survey(str(place.parent), clear) == []
     assert escrow.survey(str(place.parent / "none"), clear) == []
