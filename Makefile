@@ -68,8 +68,7 @@ test-faults-short: setup system-packages ## A selection of the same, in minutes
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults
 
 gates: ## Run what others judge the collection by, and a selection of faults, beside the tests
-	@$(MAKE) --no-print-directory matrix
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target importer docs execution-environment awx eda
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix importer docs execution-environment awx eda
 	@$(MAKE) --no-print-directory test-faults-short
 
 matrix: system-packages ## Run ansible-test with every supported ansible-core and show a table: the main job, sanity

@@ -229,7 +229,7 @@ def connections(gateways: Fleet) -> dict[str, dict[str, Any]]:
 
 
 def selected(full: bool) -> dict[str, Case]:
-    """All cases, or the first of each code."""
+    """All cases, or the first of each code, which are tried locally and by SSH in turn."""
     if full:
         return {**CASES, "sound": SOUND}
     first: dict[str, str] = {}
@@ -251,14 +251,16 @@ def test_no_failure_tells_a_secret(
     hosts: dict[str, dict[str, Any]] = {}
     for number, (name, case) in enumerate(selected(full).items()):
         more = {"proxy_login": login, "unknown_token": unknown}
-        hosts[f"cases.local-{name}"] = {
-            "ansible_connection": "local",
-            **host_variables(simulator, f"local-{name}", case, work, work, **more),
-        }
-        hosts[f"cases.ssh-{name}"] = {
-            **reached[number % len(reached)],
-            **host_variables(simulator, f"ssh-{name}", case, work, PLACE, **more),
-        }
+        if full or number % 2:
+            hosts[f"cases.local-{name}"] = {
+                "ansible_connection": "local",
+                **host_variables(simulator, f"local-{name}", case, work, work, **more),
+            }
+        if full or not number % 2:
+            hosts[f"cases.ssh-{name}"] = {
+                **reached[number // 2 % len(reached)],
+                **host_variables(simulator, f"ssh-{name}", case, work, PLACE, **more),
+            }
     with echoing_caster() as port:
         hosts |= story_hosts(simulator, gateways, port)
         inventory = write_hosts(work / "inventory.yml", hosts, {**platform, "work": work})
