@@ -151,15 +151,11 @@ class Cell:
 
 
 def cells(full: bool) -> list[Cell]:
-    """All of faults, services and calls; or each fault once, or twice where a repeated request makes a difference."""
+    """All of faults, services and calls; or each fault once."""
     everything = [(service, call) for service in (*REPEATABLE, "cloudlocate") for call in CALLS]
-    calls = list(CALLS)
     chosen = []
     for number, (name, fault) in enumerate(FAULTS.items()):
-        some = [everything[number % len(everything)]]
-        if fault.repeated == "repeatable":
-            some = [(REPEATABLE[number % 2], calls[number % 2]), ("cloudlocate", calls[number % 3])]
-        for service, call in everything if full else some:
+        for service, call in everything if full else [everything[number % len(everything)]]:
             chosen.append(Cell(f"{name}.{service}.{call}", fault, service, call))
     sound = Fault("none", "", "never", {"kind": "delay_before", "seconds": 0}, processed=True)
     return [*chosen, *(Cell(f"sound.pointperfect-live.{call}", sound, "pointperfect-live", call) for call in CALLS)]

@@ -272,7 +272,7 @@ def test_no_failure_tells_a_secret(
         "token that nobody knows": unknown,
     }
     shutil.rmtree(tmp_path / "escrow")
-    shutil.rmtree(work / "gateways")
+    shutil.rmtree(work / "gateways", ignore_errors=True)
 
     assert "PLAY RECAP" in (job.artifacts / "stdout").read_text(), (job.artifacts / "stdout").read_text()[-4000:]
     assert [name for name in (*KEPT, "reports") if not (work / name).exists()] == []
