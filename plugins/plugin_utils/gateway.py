@@ -60,6 +60,8 @@ REPORTED_CODES = (
     "gateway_unsupported",
 )
 
+# Files of the staging directory vanish one by one, so that it may still be there when the first is missed.
+_CLEARED_AWAY = re.compile(r"(tar: |gateway\.sh).*no such file")
 _GENERATION = re.compile(r"[0-9]{6}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -534,7 +536,8 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
         )
     if "read-only file system" in text:
         return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
-    if "cleared away" in text:  # by a faster run, which cannot tell the staging directory from that of a dead run
+    # by a faster run, which cannot tell the staging directory from that of a dead run
+    if "cleared away" in text or _CLEARED_AWAY.search(text):
         return ProvisioningError("concurrent_change", "Another run has changed the path meanwhile. Run again.")
     if "permission denied" in text:
         return ProvisioningError("permission", "The user that runs the commands cannot write at path: use become.")

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Outcome
 from faults.conftest import Trial
 from faults.controller import MAX_AGE_DAYS, Controller, forked
 from faults.sound import assert_settled, in_use
-from shell.host import outcome
 from simulator.client import RunningSimulator
 
-ROUNDS = 200
-SHORT = 4
+PARTS, ROUNDS = 4, 50  # the retirement list of one path has room for 200 Things
 WINS = ("created", "renewed", "rolled_back")
 
 
@@ -59,11 +59,12 @@ def at_once(*actions: Callable[[], str], directory: Path) -> list[str]:
     return [json.loads(answer.read_text()) for answer in answers]
 
 
-def action_of(run: Callable[[], object]) -> str:
-    """The action of a run, or its error code."""
-    actions: list[str] = []
-    code = outcome(lambda: actions.append(run().action))  # type: ignore[attr-defined]
-    return actions[0] if code == "done" else code
+def action_of(run: Callable[[], Outcome]) -> str:
+    """The action of a run, or its error code; with its message, if it is not the one that is expected."""
+    try:
+        return run().action
+    except ProvisioningError as error:
+        return error.code if error.code == "concurrent_change" else f"{error.code}: {error}"
 
 
 def move_on(controllers: list[Controller]) -> None:
@@ -103,10 +104,11 @@ def in_escrow(controller: Controller) -> list[str]:
     return [json.loads(entry.response)["clientId"] for entry in entries]
 
 
-def test_two_controllers(controllers: list[Controller], tmp_path: Path, trials: Trial, full: bool) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_two_controllers(controllers: list[Controller], tmp_path: Path, trials: Trial, full: bool, part: int) -> None:
     one, other = controllers
     met = 0
-    for _round in range(ROUNDS if full else SHORT):
+    for _round in range(ROUNDS if full else 1):
         move_on(controllers)
         before = len(one.things)
         with trials("Two at once: two controllers"):
@@ -117,16 +119,19 @@ def test_two_controllers(controllers: list[Controller], tmp_path: Path, trials: 
             assert len([outcome for outcome in outcomes if outcome in WINS]) == 1, outcomes
             assert_nothing_is_lost(controllers, outcomes)
         met += "concurrent_change" in outcomes
-    assert met, "they never met"
+    assert met or not full, "they never met"
 
 
-def test_a_renewal_and_a_roll_back(controllers: list[Controller], tmp_path: Path, trials: Trial, full: bool) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_renewal_and_a_roll_back(
+    controllers: list[Controller], tmp_path: Path, trials: Trial, full: bool, part: int
+) -> None:
     one, other = controllers
     met = 0
-    for _round in range(ROUNDS if full else SHORT):
+    for _round in range(ROUNDS if full else 1):
         move_on(controllers)
         with trials("Two at once: renew, roll back"):
             outcomes = at_once(lambda: action_of(one.present), lambda: action_of(other.roll_back), directory=tmp_path)
             assert_nothing_is_lost(controllers, outcomes)
         met += "concurrent_change" in outcomes
-    assert met, "they never met"
+    assert met or not full, "they never met"
