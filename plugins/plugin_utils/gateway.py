@@ -538,7 +538,10 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
         return ProvisioningError("permission", "The file system at path is read-only on the gateway.")
     # by a faster run, which cannot tell the staging directory from that of a dead run
     if "cleared away" in text or _CLEARED_AWAY.search(text):
-        return ProvisioningError("concurrent_change", "Another run has changed the path meanwhile. Run again.")
+        return ProvisioningError(
+            "concurrent_change",
+            "Another run has cleared away what this one was unpacking, or it did not arrive whole. Run again.",
+        )
     if "permission denied" in text:
         return ProvisioningError("permission", "The user that runs the commands cannot write at path: use become.")
     return ProvisioningError(

@@ -208,6 +208,7 @@ survey() {
     for request_path in "$@"; do
         say "path $request_path"
         (probe)
+        [ ! -L "$request_path/generations" ] || continue
         for generation in "$request_path"/generations/*; do
             if [ -d "$generation" ] && [ ! -L "$generation" ]; then
                 say "generation ${generation##*/}"
@@ -354,6 +355,11 @@ holds_files() {
 # Not left to tar, which keeps owner and mode for some users only.
 own_files() { # directory
     directory=$1
+    # a file that has another name, too, may be somebody else's outside of the path
+    linked=$(ls -ldn "$directory"/* 2>/dev/null | while read -r mode links _; do
+        case $mode,$links in -*,1 | [!-]*) ;; *) say linked ;; esac
+    done)
+    [ -z "$linked" ] || fail bad_path "a file in $request_path/$directory has a hard link elsewhere"
     # shellcheck disable=SC2086  # to be split into words
     set -- $request_files
     while [ $# -gt 2 ]; do

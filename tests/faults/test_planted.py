@@ -100,6 +100,7 @@ def test_planted(
     tmp_path: Path,
 ) -> None:
     before = tree(outside)
+    rig.host.outputs.clear()
     rig.begin(other_pair)
     rig.present(spartn(ec_pair, clientId=SECOND), force=True)
     (rig.current / "ca.crt").chmod(0o600)
