@@ -277,7 +277,8 @@ def test_a_stream_that_was_cut(host: Host, installed: bool) -> None:
     for share in (0, 0.001, 0.02, 0.3, 0.6, 0.7, 0.8, 0.9, 0.99):
         cut = replace(host)
         object.__setattr__(cut, "execute", cut_at(share))
-        with refused("gateway_unsupported", "disk_full", "concurrent_change"):
+        # what ends before the script looks like what a faster run has cleared away
+        with refused("gateway_unsupported", "disk_full", *(["concurrent_change"] if share < 0.1 else [])):
             cut.install("b", held)
         assert host.marker == ("a" if installed else None)
         assert host.generations == (["000001"] if installed else [])

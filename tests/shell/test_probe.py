@@ -257,3 +257,24 @@ def test_somebody_unknown_is_drift(host: Host) -> None:
     host.hold("a")
     assert host.drift(host.probe("nobody-here", None)) == sorted(MODES)
     assert host.drift(host.probe(None, "nobody-here")) == sorted([*MODES, "./", "current/", "generations/"])
+
+
+def test_a_survey_reads_through_no_link(host: Host, tmp_path: Path) -> None:
+    host.hold("a", "b")
+    (host.path / "generations").rename(tmp_path / "elsewhere")
+    (host.path / "generations").symlink_to(tmp_path / "elsewhere")
+    (surveyed,) = gateway.survey(host.execute, [str(host.path)])
+    assert surveyed.generations == {}
+
+
+def test_a_file_that_has_another_name_is_left_as_it_is(host: Host, tmp_path: Path) -> None:
+    """Planted after the look."""
+    host.hold("a")
+    held = host.checked()
+    (tmp_path / "other").write_text("of somebody else")
+    (tmp_path / "other").chmod(0o604)
+    (host.path / "current/client.key").unlink()
+    (host.path / "current/client.key").hardlink_to(tmp_path / "other")
+    with refused("bad_path"):
+        host.repair(held)
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o604
