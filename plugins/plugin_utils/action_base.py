@@ -24,7 +24,7 @@ from ansible.module_utils.errors import AnsibleFallbackNotFound
 from ansible.parsing.vault import is_encrypted
 from ansible.plugins.action import ActionBase
 
-from . import api, escrow, policy
+from . import api, escrow, history, policy
 from .credentials import CRYPTOGRAPHY_MISSING, JMESPATH_MISSING
 from .errors import GatewayUnreachable, ProvisioningError
 from .order import Outcome, Target, World
@@ -181,6 +181,11 @@ def result_of(outcome: Outcome, target: Target, *, with_diff: bool) -> dict[str,
         "files": list(outcome.files),
         "due_at": policy.timestamp(outcome.due_at),
     }
+    if outcome.thing and len(outcome.thing["retired"]) >= history.MOST_THINGS:
+        result["warnings"] = [
+            f"The retirement list of {path} is full ({history.MOST_THINGS} Things); the next one takes the place of "
+            "the oldest. Deactivate them on the platform and mark them with the playbook retire."
+        ]
     if with_diff and outcome.changed:
         result["diff"] = {
             "before_header": f"{path} (before)",

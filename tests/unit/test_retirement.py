@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils import history
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import result_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from ansible_collections.thingstream.ztp.tests.unit.support import cloudlocate, rtcm, tree
@@ -164,3 +166,14 @@ def test_a_history_that_cannot_be_written(thrice: Rig, prepare: Callable[[Rig], 
     assert {name: entry[4] for name, entry in tree(thrice.root).items()} == {
         name: entry[4] for name, entry in before.items()
     }
+
+
+@pytest.mark.parametrize(("number", "is_full"), [(history.MOST_THINGS - 1, False), (history.MOST_THINGS, True)])
+def test_a_full_list_warns_before_a_thing_is_forgotten(thrice: Rig, number: int, is_full: bool) -> None:
+    past = history.readable({"things": named(*range(10, 10 + number))}, None)
+    (thrice.path / "history.json").write_text(history.encode(past))
+    outcome = thrice.present()
+    assert outcome.thing is not None
+    assert len(outcome.thing["retired"]) == number
+    warnings = result_of(outcome, thrice.target(), with_diff=False).get("warnings", [])
+    assert [str(thrice.path) in warning for warning in warnings] == [True] * is_full
