@@ -29,7 +29,7 @@ SELECTIONS = {
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_the_simulator_keeps_to_its_schema(name: str, full: bool, trials: Trial, tmp_path: Path) -> None:
-    with start(tmp_path / "simulator", key_pool=40) as simulator:
+    with start(tmp_path / "simulator", key_pool=40 if full else 5) as simulator:
         tokens = {
             f"TOKEN_{service.replace('-', '_')}": simulator.put_profile(service, service=service)
             for service in SERVICES
