@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Counts what was tried and what survived, and prints one table at the end: class, tried, survived, lost.
 
-A test counts with the fixture `trials`. Short by default; `--full` tries everything.
+A test counts with the fixture `trials`; one that fails is a row of its own, wherever it failed. Short by default;
+`--full` tries everything.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     for name, (one, other) in counts.items():
                         tried[name] += one
                         survived[name] += other
+    for outcome in ("failed", "error"):
+        tried.update(f"Failed: {report.nodeid.rpartition('::')[2]}" for report in terminalreporter.getreports(outcome))
     if not tried:
         return
     width = max(map(len, [*tried, "class"]))
