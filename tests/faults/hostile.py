@@ -48,7 +48,9 @@ TEXTS = (
     "x" * 300,
     "x" * 100_000,
 )
-OTHERS = (None, True, False, 0, -1, 2**63, 10**400, -(10**400), 1e308, float("nan"), float("inf"), [], {}, [[]], [{}])
+OTHERS: tuple[Any, ...] = (
+    None, True, False, 0, -1, 2**63, 10**400, -(10**400), 1e308, float("nan"), float("inf"), [], {}, [[]], [{}],
+)  # fmt: skip
 
 
 def any_json(leaves: int = 20) -> st.SearchStrategy[Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,7 @@ def test_full_for_other_changes(
     disk: HostRig, mount: Mount, ec_pair: Pair, other_pair: Pair, trials: Trial, full: bool
 ) -> None:
     """Roll back, repair and removal: done, or refused with what was in use still complete; then there is room."""
-    changes = {
+    changes: Mapping[str, Callable[[], object]] = {
         "repair": disk.present,
         "roll back": lambda: disk.roll_back(force=True),
         "remove": disk.absent,

@@ -169,7 +169,7 @@ def test_killed_while_consumers_are_on_trial(controller: Controller, tmp_path: P
         assert stage.next_run() == ("done", False)
 
 
-def kill_once(controller: Controller, moment: Callable[[], bool], **changes: object) -> None:
+def kill_once(controller: Controller, moment: Callable[[], bool], **changes: Any) -> None:
     """Starts a run and kills it, with every program it has started, as soon as something is true."""
     process = forked(partial(controller.present, **changes))
     try:

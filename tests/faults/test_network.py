@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def elsewhere(
     """Where faults lead that are none of the simulator's, and whatever was received there."""
     key = ec.generate_private_key(ec.SECP256R1())
     year = timedelta(days=365)
-    dates = {"not_before": NOW - 2 * year, "not_after": NOW + year}
+    dates: dict[str, Any] = {"not_before": NOW - 2 * year, "not_after": NOW + year}
     authority = make_pair(key, "another CA", authority=True, **dates)
     (tmp_path / "other-ca.pem").write_text(authority.certificate)
 
@@ -253,7 +254,9 @@ class Site:
             }
             hosts[cell.name] = {f"thingstream_gateway_{option}": value for option, value in options.items()}
         inventory = write_inventory(self.work / "inventory.yml", hosts, self.platform)
-        groups = {call: {"hosts": {cell.name: {} for cell in chosen if cell.call == call}} for call in CALLS}
+        groups: dict[str, Any] = {
+            call: {"hosts": {cell.name: {} for cell in chosen if cell.call == call}} for call in CALLS
+        }
         (self.work / "groups.yml").write_text(json.dumps(groups))
         run = run_playbook(
             self.work,
@@ -331,7 +334,7 @@ def test_each_fault_at_each_call(
     after = max(entry["sequence"] for entry in simulator.requests())
     problems = []
     for cell in site.cells:
-        problems += _tried(trials, cell, lambda cell=cell: _check_faulty(site, cell, first[cell.name], before))
+        problems += _tried(trials, cell, partial(_check_faulty, site, cell, first[cell.name], before))
     assert not any(token.encode() in received for received in elsewhere[1]() for token in site.tokens.values())
 
     def recovering(cell: Cell) -> dict[str, Any]:
@@ -339,15 +342,13 @@ def test_each_fault_at_each_call(
 
     second = site.run(str(tmp_path / "calls.yml"), site.cells, recovering)
     for cell in site.cells:
-        problems += _tried(trials, cell, lambda cell=cell: _check_next(site, cell, second[cell.name], after))
+        problems += _tried(trials, cell, partial(_check_next, site, cell, second[cell.name], after))
         for file in (*site.kept(cell), *site.asked(cell)):
             file.unlink()  # as the message says, where the platform cannot be asked again without another Thing
     after = max(entry["sequence"] for entry in simulator.requests())
     site.run("thingstream.ztp.provision", site.cells)
     for cell in site.cells:
-        problems += _tried(
-            trials, cell, lambda cell=cell: _check_end(site, cell, first[cell.name], second[cell.name], after)
-        )
+        problems += _tried(trials, cell, partial(_check_end, site, cell, first[cell.name], second[cell.name], after))
     assert not problems, "\n".join(problems)
 
 

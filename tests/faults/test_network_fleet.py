@@ -63,7 +63,7 @@ class Region:
     def installed(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Record and response of a gateway."""
         current = self.work / "gateways" / name / "current"
-        return tuple(json.loads((current / file).read_text()) for file in ("thing.json", "credentials.json"))  # type: ignore[return-value]
+        return json.loads((current / "thing.json").read_text()), json.loads((current / "credentials.json").read_text())
 
     def things(self, name: str) -> list[str]:
         return [thing["client_id"] for thing in self.simulator.things(hardware_id=name)]
@@ -94,7 +94,8 @@ def _failed(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial) -> None:
     """The end is that of a fleet in good weather: each gateway has its own Thing, the only one of its hardware ID."""
     fleet = region("pointperfect")
-    rest, counts = fleet.names, []
+    rest = fleet.names
+    counts: list[tuple[int, int, dict[str, int]]] = []
     while rest and len(counts) < MOST_RUNS:
         results = fleet.run(rest)
         assert sorted(results) == sorted(rest)
@@ -102,8 +103,8 @@ def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimul
         counts.append((len(rest), len(_failed(results)), dict(codes)))
         assert set(codes) <= FAULTY_CODES
         rest = _failed(results)
-    for number, (asked, failed, codes) in enumerate(counts, 1):
-        print(f"run {number}: {asked} gateways, {failed} failed {codes}")
+    for number, (asked, failed, why) in enumerate(counts, 1):
+        print(f"run {number}: {asked} gateways, {failed} failed {why}")
     assert rest == [], counts
     assert 0.1 < counts[0][1] / counts[0][0] < 0.5, "the weather is not what it should be"
     simulator.clear_faults()

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,7 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
             f"{cut}: {problem}"
             for cut in chosen
             if cut not in not_reached
-            for problem in _tried(trials, lambda cut=cut: _check_cut(site, cut, first.hosts[cut.name], before[cut]))
+            for problem in _tried(trials, partial(_check_cut, site, cut, first.hosts[cut.name], before[cut]))
         ]
         for cut in chosen:
             lines[cut].direction = ""
@@ -267,7 +268,7 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
         for cut in chosen:
             problems += [
                 f"{cut}: {problem}"
-                for problem in _tried(trials, lambda cut=cut: _check_next(site, cut, second.hosts[cut.name]))
+                for problem in _tried(trials, partial(_check_next, site, cut, second.hosts[cut.name]))
             ]
     assert len(not_reached) <= len(chosen) / 4, [cut.name for cut in not_reached]
     assert {"before the request", "before the switch"} <= set(ends), "every stage is cut"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ from integration.ansible_run import Run, plain, run_playbook
 from simulator.client import RunningSimulator
 
 PASSWORDS = {"careful": "careful-password", "root": "root-password"}
-MODES = ({}, {"directory_mode": "0700", "secret_mode": "0600", "public_mode": "0400"}, {"directory_mode": "0711"})
+MODES: Sequence[Mapping[str, str]] = (
+    {},
+    {"directory_mode": "0700", "secret_mode": "0600", "public_mode": "0400"},
+    {"directory_mode": "0711"},
+)
 SECRET, PUBLIC = ("client.key", "client.pem"), ("client.crt", "ca.crt")
 
 
@@ -43,7 +47,12 @@ def wishes() -> Iterator[tuple[str, dict[str, Any]]]:
         "su-password": become("careful", "su", PASSWORDS["root"]),
         "su": become("root", "su"),
     }
-    owners = ({}, {"owner": "consumer"}, {"owner": "consumer", "group": "thingstream"}, {"group": "thingstream"})
+    owners: Sequence[Mapping[str, str]] = (
+        {},
+        {"owner": "consumer"},
+        {"owner": "consumer", "group": "thingstream"},
+        {"group": "thingstream"},
+    )
     number = 0
     for way, variables in ways.items():
         for owner in owners:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.tests.unit.support import Pair, spartn, tree
@@ -142,7 +143,7 @@ def test_planted(
 def test_nobody_else_can_plant(rig: HostRig, ec_pair: Pair, trials: Trial) -> None:
     """Not even the owner of the files, nor their group."""
     owner = next(user for user in pwd.getpwall() if user.pw_uid not in (0, 65534))
-    wanted = {"owner": owner.pw_name, "hardware_id": "hw-1"}
+    wanted: dict[str, Any] = {"owner": owner.pw_name, "hardware_id": "hw-1"}
     rig.escrow_place.parent.parent.mkdir()
     rig.present(spartn(ec_pair), **wanted)
     assert rig.present(**wanted).action == "none"

@@ -78,58 +78,55 @@ def ensure(**options: Any) -> dict[str, Any]:
     return {name: {**common, **options} for name, common in ENSURE.items()}
 
 
-# What the table of cases cannot bring about, as it takes more than one step: a play for each.
-STORIES = [
-    play(code, *tasks)
-    for code, tasks in {
-        "permission": [ENSURE],
-        "health_check_failed": [ENSURE],
-        "disk_full": [
-            {"ansible.builtin.raw": f"mkdir -p {PLACE}/small && mount -t tmpfs -o nr_inodes=12 small {PLACE}/small"},
-            ENSURE,
-        ],
-        "concurrent_change": [ENSURE],
-        "answer_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
-        "no_generation": [
-            ENSURE,
-            {
-                "thingstream.ztp.thingstream_credentials": {
-                    "variables_prefix": "thingstream_gateway_",
-                    "state": "rolled_back",
-                }
-            },
-        ],
-        "credentials_refused": [
-            ENSURE,
-            {"thingstream.ztp.thingstream_verify": {"variables_prefix": "thingstream_gateway_"}},
-        ],
-        "wrong_delivery": [ENSURE, ensure(delivery="ntrip")],
-        "not_rotated": [ENSURE, ensure(state="renewed", rotate_before="2099-01-01T00:00:00Z")],
-        "report_failed": [
-            ENSURE,
-            {
-                "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
-                "register": "looks",
-            },
-            {"thingstream.ztp.thingstream_audit": {"looks": "looks", "directory": "{{ work }}/nowhere"}},
-        ],
-        "audit_incomplete": [
-            ENSURE,
-            {
-                "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
-                "register": "looks",
-            },
-            {
-                "thingstream.ztp.thingstream_audit": {
-                    "looks": "looks",
-                    "directory": "{{ work }}/reports",
-                    "escrow_path": "{{ work }}/file",
-                }
-            },
-        ],
-        "gone": [ENSURE],
-    }.items()
-]
+# What the table of cases cannot bring about, as it takes more than one step; each is a play over the host of that name.
+STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "permission": [ENSURE],
+    "health_check_failed": [ENSURE],
+    "disk_full": [
+        {"ansible.builtin.raw": f"mkdir -p {PLACE}/small && mount -t tmpfs -o nr_inodes=12 small {PLACE}/small"},
+        ENSURE,
+    ],
+    "concurrent_change": [ENSURE],
+    "answer_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
+    "no_generation": [
+        ENSURE,
+        {
+            "thingstream.ztp.thingstream_credentials": {
+                "variables_prefix": "thingstream_gateway_",
+                "state": "rolled_back",
+            }
+        },
+    ],
+    "credentials_refused": [
+        ENSURE,
+        {"thingstream.ztp.thingstream_verify": {"variables_prefix": "thingstream_gateway_"}},
+    ],
+    "wrong_delivery": [ENSURE, ensure(delivery="ntrip")],
+    "not_rotated": [ENSURE, ensure(state="renewed", rotate_before="2099-01-01T00:00:00Z")],
+    "report_failed": [
+        ENSURE,
+        {
+            "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
+            "register": "looks",
+        },
+        {"thingstream.ztp.thingstream_audit": {"looks": "looks", "directory": "{{ work }}/nowhere"}},
+    ],
+    "audit_incomplete": [
+        ENSURE,
+        {
+            "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
+            "register": "looks",
+        },
+        {
+            "thingstream.ztp.thingstream_audit": {
+                "looks": "looks",
+                "directory": "{{ work }}/reports",
+                "escrow_path": "{{ work }}/file",
+            }
+        },
+    ],
+    "gone": [ENSURE],
+}
 
 
 @dataclass(frozen=True)
@@ -264,7 +261,9 @@ def test_no_failure_tells_a_secret(
     with echoing_caster() as port:
         hosts |= story_hosts(simulator, gateways, port)
         inventory = write_hosts(work / "inventory.yml", hosts, {**platform, "work": work})
-        job = run_job(work, [play("cases", ENSURE), *STORIES, FAIL], inventory)
+        job = run_job(
+            work, [play("cases", ENSURE), *(play(code, *tasks) for code, tasks in STEPS.items()), FAIL], inventory
+        )
     inventory.unlink()
     secrets = {
         **platform_secrets(simulator),

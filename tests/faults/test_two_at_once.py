@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def at_once(*actions: Callable[[], str], directory: Path) -> list[str]:
         os.read(gate, 1)
         answer.write_text(json.dumps(action()))
 
-    processes = [forked(lambda pair=pair: run(*pair)) for pair in zip(actions, answers, strict=True)]
+    processes = [forked(partial(run, *pair)) for pair in zip(actions, answers, strict=True)]
     os.close(gate)
     os.close(opener)
     for process in processes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from simulator.client import RunningSimulator
 
 
@@ -146,7 +146,7 @@ def host_variables(
         "work": work,
         "place": place,
         "token": token,
-        "other_ca": requests.certs.where(),
+        "other_ca": DEFAULT_CA_BUNDLE_PATH,
         # the certificate of the simulator is for localhost and 127.0.0.1
         "url_by_name": simulator.url.replace("127.0.0.1", "127.1"),
         "proxy_login": "somebody:something",
