@@ -59,6 +59,11 @@ def retired(history: History, record: Mapping[str, Any] | None) -> list[dict[str
     ]
 
 
+def retirement_list(history: History, record: Mapping[str, Any] | None, current: str | None) -> list[dict[str, Any]]:
+    """``retired``, or nothing while the generation in use has no record that can be read: its Thing may be any."""
+    return [] if current is not None and record is None else retired(history, record)
+
+
 def is_done(history: History, record: Thing) -> bool:
     """Whether somebody has reported the Thing of a record as deactivated."""
     return any(entry["done_at"] and same_thing(entry, record) for entry in history["things"])
@@ -71,6 +76,14 @@ def leave(history: History, record: Thing | None, since: datetime) -> History:
     others = [entry for entry in history["things"] if not same_thing(entry, record)]
     entry = {**{name: record.get(name) for name in IDENTITY}, "since": policy.timestamp(since), "done_at": None}
     return {**history, "things": _bounded([*others, entry])}
+
+
+def note(history: History, things: Sequence[Thing], since: datetime) -> History:
+    """The history with these Things, as far as it does not know them; what is deactivated stays so."""
+    for thing in things:
+        if not any(same_thing(known, thing) for known in history["things"]):
+            history = leave(history, thing, since)
+    return history
 
 
 def mark_done(history: History, things: Sequence[Thing], at: datetime) -> History:

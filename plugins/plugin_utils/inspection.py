@@ -38,7 +38,7 @@ def describe(
         "present": held.current is not None,
         "generation": held.current,
         "thing": thing,
-        "retired": history.retired(past, record),
+        "retired": history.retirement_list(past, record, held.current),
         "generations": [
             {"name": name, "thing": policy.readable(thing)} for name, thing in sorted(held.generations.items())
         ],

@@ -15,7 +15,7 @@ from typing import Any
 from . import answers, bundle, credentials, escrow, gateway, history, policy
 from .errors import GatewayUnreachable, ProvisioningError
 from .order import Order, Outcome, Target, World
-from .services import Service
+from .services import CLIENT_ID, SERVICES, Service
 
 _PREDICTED = {"ask": "renewed", "render": "repaired", "attributes": "repaired", "nothing": "none"}
 
@@ -66,7 +66,7 @@ def ensure_absent(order: Order, world: World, check_mode: bool = False) -> Outco
         return Outcome("none", "none", None, None, None, ())
     gateway.require_changeable(held)
     unused = answers.Kept(None, tuple(escrow.load(order.escrow_place, world.decrypt)))
-    past, taken = answers.with_obsolete(past_of(held), order, unused)
+    past, taken = answers.with_obsolete(_whole_past(order, world, held), order, unused)
     past = history.leave(past, held.record, world.now())
     if not check_mode:
         gateway.remove(world.execute, held, change_of(order.target, world, held, past))
@@ -101,6 +101,47 @@ def change_of(target: Target, world: World, held: gateway.Held, past: history.Hi
 def past_of(held: gateway.Held) -> history.History:
     """The history of the path, as far as it can be read."""
     return history.readable(held.history, held.record)
+
+
+def whole_past(
+    target: Target, world: World, held: gateway.Held, field_map: Mapping[str, str] | None = None, sealed: bool = False
+) -> history.History:
+    """The history of the path, with the Things of generations that are about to go and that no record in use names.
+
+    That is so where the link to the generation in use is gone, or its record cannot be read. Then this looks at every
+    generation, and into the installed response.
+    """
+    past = past_of(held)
+    if held.record is not None or (held.current is None and "generations" not in held.directories):
+        return past
+    generations = held.generations
+    if not generations:
+        (surveyed,) = gateway.survey(world.execute, [target.layout.path], target.owner, target.group)
+        generations = surveyed.generations
+    found = [record for record in map(policy.readable, generations.values()) if record is not None]
+    if held.current is not None:
+        found += _things_of_response(world, held, field_map or {}, sealed)
+    return history.note(past, found, world.now())
+
+
+def _whole_past(order: Order, world: World, held: gateway.Held) -> history.History:
+    return whole_past(order.target, world, held, order.field_map, order.sealed)
+
+
+def _things_of_response(
+    world: World, held: gateway.Held, field_map: Mapping[str, str], sealed: bool
+) -> list[Mapping[str, Any]]:
+    """The Thing that an installed response names, if it is one of a service and names any."""
+    try:
+        response = credentials.decode(_installed_response(world, held, sealed))
+    except ProvisioningError:
+        return []
+    for service in SERVICES.values():
+        fields = credentials.extract(response, service, field_map)
+        client_id = fields.get("client_id")
+        if credentials.is_ready(fields, service) and isinstance(client_id, str) and CLIENT_ID.fullmatch(client_id):
+            return [{"client_id": client_id, "service": service.name}]
+    return []
 
 
 def _look_again(order: Order, world: World, held: gateway.Held) -> gateway.Held:
@@ -186,6 +227,7 @@ def state_of(held: gateway.Held, target: Target) -> policy.State:
 def _renew(order: Order, world: World, held: gateway.Held, decision: policy.Decision, kept: answers.Kept) -> Outcome:
     """Installs what is in escrow or, if there is nothing, what the platform answers."""
     reason = decision.reason if decision.remedy == "ask" or kept.pending is None else kept.pending.reason
+    past = _whole_past(order, world, held)
     found = answers.from_escrow(order, world, kept.pending)
     if found is None and kept.pending is not None:
         kept = answers.Kept(None, (*kept.obsolete, kept.pending))
@@ -202,7 +244,7 @@ def _renew(order: Order, world: World, held: gateway.Held, decision: policy.Deci
             raise problem.with_advice(answers.advice(entry))
         escrow.discard(entry)  # the gateway has it already
         raise problem
-    past, taken = answers.with_obsolete(past_of(held), order, kept)
+    past, taken = answers.with_obsolete(past, order, kept)
     try:
         if order.proving != "never" and not is_same:
             world.prove(parsed)

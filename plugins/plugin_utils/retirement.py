@@ -24,7 +24,7 @@ def ensure_retired(
     """
     held = look(target, world)
     past = past_of(held)
-    listed = history.retired(past, held.record)
+    listed = history.retirement_list(past, held.record, held.current)
     found = [entry for entry in listed if any(history.same_thing(entry, thing) for thing in things)]
     if not found:
         return outcome_of("none", "none", target, held, held.record, held.current)

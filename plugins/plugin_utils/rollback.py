@@ -14,7 +14,7 @@ from typing import Any
 from . import gateway, history, policy
 from .errors import ProvisioningError
 from .order import Outcome, Target, World
-from .provision import change_of, files_of, outcome_of, past_of, understood
+from .provision import change_of, files_of, outcome_of, past_of, understood, whole_past
 
 
 def ensure_rolled_back(
@@ -41,7 +41,7 @@ def ensure_rolled_back(
     if not force:
         _require_usable(chosen, record, past, world.now())
     gateway.require_installable(held, target.owner, target.group)
-    left = history.leave(past, held.record, world.now())
+    left = history.leave(whole_past(target, world, held), held.record, world.now())
     thing = history.told(record, left)
     if not check_mode:
         change = change_of(target, world, held, left)
