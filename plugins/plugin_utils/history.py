@@ -79,8 +79,8 @@ def leave(history: History, record: Thing | None, since: datetime) -> History:
 
 
 def note(history: History, things: Sequence[Thing], since: datetime) -> History:
-    """The history with these Things, as far as it does not know them; what is deactivated stays so."""
-    for thing in things:
+    """The history with these Things, as far as it does not know them; what a gateway claims of them is not trusted."""
+    for thing in readable({"things": list(things)}, None)["things"]:
         if not any(same_thing(known, thing) for known in history["things"]):
             history = leave(history, thing, since)
     return history

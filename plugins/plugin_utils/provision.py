@@ -15,7 +15,7 @@ from typing import Any
 from . import answers, bundle, credentials, escrow, gateway, history, policy
 from .errors import GatewayUnreachable, ProvisioningError
 from .order import Order, Outcome, Target, World
-from .services import CLIENT_ID, SERVICES, Service
+from .services import SERVICES, Service
 
 _PREDICTED = {"ask": "renewed", "render": "repaired", "attributes": "repaired", "nothing": "none"}
 
@@ -118,7 +118,8 @@ def whole_past(
     if not generations:
         (surveyed,) = gateway.survey(world.execute, [target.layout.path], target.owner, target.group)
         generations = surveyed.generations
-    found = [record for record in map(policy.readable, generations.values()) if record is not None]
+    records = [record for _name, record in sorted(generations.items()) if record]
+    found = [record for record in records if record.get("client_id") or policy.readable(record)]
     if held.current is not None:
         found += _things_of_response(world, held, field_map or {}, sealed)
     return history.note(past, found, world.now())
@@ -138,9 +139,8 @@ def _things_of_response(
         return []
     for service in SERVICES.values():
         fields = credentials.extract(response, service, field_map)
-        client_id = fields.get("client_id")
-        if credentials.is_ready(fields, service) and isinstance(client_id, str) and CLIENT_ID.fullmatch(client_id):
-            return [{"client_id": client_id, "service": service.name}]
+        if credentials.is_ready(fields, service) and "client_id" in fields:
+            return [{"client_id": fields["client_id"], "service": service.name}]
     return []
 
 

@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
     audit_files,
     gateway,
+    history,
     inspection,
     provision,
     report,
@@ -55,6 +56,8 @@ def survive(path: str, output: str, status: int = 0, complaint: str = "") -> Non
         for _mode, render in audit_files.FORMS.values():
             render(whole)
         report.retirement_list({"a": [described]})
+        records = [record for record in held.generations.values() if record]
+        history.encode(history.note(history.readable(held.history, None), records, NOW))
     if looked is not None:
         held = provision.understood(looked)
         change = gateway.Change(0o750, 2, "x")

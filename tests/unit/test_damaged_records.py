@@ -59,9 +59,16 @@ def test_what_is_deactivated_stays_so(damaged: Rig) -> None:
 def test_an_answer_that_cannot_be_read_either(thrice: Rig) -> None:
     """Nobody knows then which Thing it was, and the gateway gets another one."""
     for name in ("thing.json", "credentials.json"):
-        corrupt(thrice.current / name)
+        (thrice.current / name).write_bytes(b"")
     assert thrice.present(NEXT).action == "renewed"
     assert sorted(thrice.retired_ids) == ["device:1", "device:2"]
+
+
+def test_a_record_that_lacks_something_names_its_thing(thrice: Rig) -> None:
+    (thrice.current / "credentials.json").unlink()
+    (thrice.current / "thing.json").write_text('{"client_id": "device:3", "given_name": "\\u001b[2J"}')
+    thrice.present(NEXT)
+    assert [(entry["client_id"], entry["given_name"]) for entry in thrice.retired][-1] == ("device:3", None)
 
 
 def test_the_same_thing_again_is_in_use(rig: Rig, ec_pair: Pair) -> None:
