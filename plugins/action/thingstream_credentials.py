@@ -108,7 +108,7 @@ class ActionModule(ZtpActionBase):
             endpoint=api.Endpoint(url=""),
             repeatable=True,
             activation_timeout=0,
-            escrow_place=escrow.location("/", service.name, hardware_id, given_name),
+            escrow_place=escrow.location("/", service.name, hardware_id, target.layout.path),
             templates=templates,
             origin=source.origin,
             answer=source.answer,

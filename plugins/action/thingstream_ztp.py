@@ -110,6 +110,7 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
             raise ProvisioningError("bad_option", "A sealed store has no formats and no templates: nobody reads it.")
         chosen = ()
     trusted = broker_ca.read(arguments["broker_ca_path"])
+    target = target_of(arguments, service, trusted)
     given_name = arguments["given_name"]
     if given_name is None:
         given_name = api.default_given_name(inventory_name)
@@ -139,7 +140,7 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
             force=arguments["force"],
             **renewal_of(arguments),
         ),
-        target=target_of(arguments, service, trusted),
+        target=target,
         token=arguments["token"],
         given_name=given_name,
         tags=tuple(arguments["tags"]) if arguments["tags"] is not None else None,
@@ -157,7 +158,9 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
         # without a hardware ID every request creates a Thing
         repeatable=(service.repeatable and hardware_id is not None) if repeatable is None else repeatable,
         activation_timeout=arguments["activation_timeout"],
-        escrow_place=escrow.location(arguments["escrow_path"], service.name, hardware_id, given_name),
+        escrow_place=escrow.location(
+            arguments["escrow_path"], service.name, hardware_id, f"{inventory_name} {target.layout.path}"
+        ),
         escrow_make_parents=arguments["escrow_path"] == ActionModule.ARGUMENTS["escrow_path"]["default"],
         templates=templates,
         sealed=arguments["sealed"],

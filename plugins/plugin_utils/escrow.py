@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -34,6 +35,7 @@ Cipher = Callable[[bytes], bytes]
 
 SUFFIX = ".escrow"
 REQUEST_SUFFIX = ".asked"
+LONGEST_WRITE = 3600  # seconds; after that what was begun is no entry, but rubbish that may hold a secret
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,12 @@ def default_directory(ansible_home: str) -> str:
     return f"{ansible_home}/thingstream/escrow"
 
 
-def location(directory: str, service: str, hardware_id: str | None, given_name: str) -> Path:
-    """What the paths of the entries for one Thing begin with; it shows the service and nothing of the gateway."""
-    identity = f"hardware_id {hardware_id}" if hardware_id is not None else f"given_name {given_name}"
+def location(directory: str, service: str, hardware_id: str | None, gateway: str) -> Path:
+    """What the paths of the entries for one Thing begin with; it shows the service and nothing of the gateway.
+
+    :param gateway: what no other gateway has; it counts where there is no hardware ID. A given name need not be unique.
+    """
+    identity = f"hardware_id {hardware_id}" if hardware_id is not None else f"gateway {gateway}"
     return Path(directory).expanduser() / f"{service}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
@@ -76,15 +81,10 @@ def prepare(place: Path, encrypt: Cipher | None = None, *, make_parents: bool = 
             "mounted? See escrow_path. Nothing was asked of the platform.",
         )
     try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = place.parent.stat()
+        _make(place.parent)
     except OSError as error:
         raise _failed(place.parent, error) from error
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise ProvisioningError(
-            "escrow_failed",
-            f"The escrow directory {place.parent} must belong to the user that runs Ansible, with mode 0700.",
-        )
+    _require_private(place.parent)
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise ProvisioningError(
             "escrow_failed", f"The escrow directory {place.parent} is not writable: see escrow_path."
@@ -156,23 +156,22 @@ def store(place: Path, entry: Entry, encrypt: Cipher | None, request: Path | Non
 
 
 def files(place: Path, suffix: str = SUFFIX) -> list[Path]:
-    """The files that hold the entries for one Thing, or the requests for it."""
-    try:
-        with os.scandir(place.parent) as found:
-            names = [one.name for one in found if one.name.startswith(f"{place.name}-") and one.name.endswith(suffix)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _failed(place.parent, error) from error
-    return [place.with_name(name) for name in sorted(names)]
+    """The files that hold the entries for one Thing, or the requests for it.
+
+    :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read, or belongs to somebody else.
+    """
+    return [path for path in _all_files(place.parent, suffix) if path.name.startswith(f"{place.name}-")]
 
 
 def load(place: Path, decrypt: Cipher) -> list[Entry]:
-    """Reads the entries for one Thing, oldest first.
+    """Reads the entries for one Thing, oldest first; those of a run that died while it wrote them, too.
 
     :param decrypt: turns what was written into clear bytes; raises ``ValueError`` if it cannot.
     :raises ProvisioningError: ``escrow_failed`` if there is one that cannot be read.
     """
+    for path in _all_files(place.parent, SUFFIX, unfinished=True):
+        if path.name.startswith(f".{place.name}-"):
+            _finish(path, decrypt)
     entries = (_read(path, decrypt) for path in files(place))
     return sorted((entry for entry in entries if entry), key=lambda entry: entry.received_at)
 
@@ -180,9 +179,11 @@ def load(place: Path, decrypt: Cipher) -> list[Entry]:
 def survey(directory: str, decrypt: Cipher) -> list[dict[str, Any]]:
     """Describes every entry in a directory without any secret; what cannot be read has a ``file`` and a ``service``.
 
-    :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
+    :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read, or belongs to somebody else.
     """
-    return [_described(path, decrypt) for path in _all_files(directory, SUFFIX)]
+    place = Path(directory).expanduser()
+    unfinished = [path for path in _all_files(place, SUFFIX, unfinished=True) if _is_given_up(path)]
+    return [_described(path, decrypt) for path in (*_all_files(place, SUFFIX), *unfinished)]
 
 
 def survey_unanswered(directory: str) -> list[dict[str, Any]]:
@@ -192,7 +193,8 @@ def survey_unanswered(directory: str) -> list[dict[str, Any]]:
         ``None`` where the file cannot be read.
     :raises ProvisioningError: ``escrow_failed`` if the directory cannot be read.
     """
-    return [_described_request(path) for path in _all_files(directory, REQUEST_SUFFIX) if _is_lost(path)]
+    place = Path(directory).expanduser()
+    return [_described_request(path) for path in _all_files(place, REQUEST_SUFFIX) if _is_lost(path)]
 
 
 def discard(entry: Entry) -> None:
@@ -202,18 +204,57 @@ def discard(entry: Entry) -> None:
         entry.file.unlink(missing_ok=True)
 
 
-def _all_files(directory: str, suffix: str) -> list[Path]:
-    place = Path(directory).expanduser()
+def _make(directory: Path) -> None:
+    """Makes a directory, and those above it, so that nobody else can ever replace what is in them."""
+    if not directory.parent.is_dir():
+        _make(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _require_private(directory: Path) -> None:
+    """Refuses a directory into which somebody else could put an answer, or could have put one."""
     try:
-        return sorted(path for path in place.iterdir() if path.name.endswith(suffix) and path.name[0] != ".")
+        status = directory.stat()
+    except OSError as error:
+        raise _failed(directory, error) from error
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ProvisioningError(
+            "escrow_failed",
+            f"The escrow directory {directory} must belong to the user that runs Ansible, with mode 0700.",
+        )
+
+
+def _all_files(directory: Path, suffix: str, *, unfinished: bool = False) -> list[Path]:
+    """What is in a directory, or what its writers have not given its name yet."""
+    try:
+        with os.scandir(directory) as found:
+            names = [one.name for one in found if one.name.endswith(suffix) and (one.name[0] == ".") == unfinished]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _failed(place, error) from error
+        raise _failed(directory, error) from error
+    _require_private(directory)
+    return [directory / name for name in sorted(names)]
+
+
+def _finish(unfinished: Path, decrypt: Cipher) -> None:
+    """Gives a whole entry whose writer has died its name, and removes what has not become one."""
+    if not _is_given_up(unfinished):
+        return
+    with contextlib.suppress(FileNotFoundError):  # another run was faster
+        try:
+            _read(unfinished, decrypt)
+        except ProvisioningError:
+            # another run may be able to decrypt it
+            is_clear = unfinished.read_bytes()[:1] in (b"", b"{")
+            if is_clear and time.time() - unfinished.stat().st_mtime > LONGEST_WRITE:
+                unfinished.unlink()
+        else:
+            unfinished.rename(unfinished.with_name(unfinished.name[1:]))
 
 
 def _service_in(path: Path) -> str:
-    return path.name.rsplit("-", 2)[0]
+    return path.name.lstrip(".").rsplit("-", 2)[0]
 
 
 def _described_request(path: Path) -> dict[str, Any]:
@@ -273,17 +314,21 @@ def _read(path: Path, decrypt: Cipher) -> Entry | None:
 
 
 def _write(place: Path, suffix: str, content: bytes, request: Path | None = None) -> tuple[int, Path]:
-    """Writes a file, all or nothing, and returns it open and locked."""
+    """Writes a file, all or nothing, and returns it open and locked. Until it is whole its name begins with a dot."""
     descriptor, temporary = None, None
     try:
-        # mkstemp makes the file 0600 from its first moment, under a name that nobody else has
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}-", suffix=suffix, dir=place.parent)
+        # 0600 from its first moment, under a name that nobody else has
+        if request is None:
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}-", suffix=suffix, dir=place.parent)
+        else:
+            temporary = str(request.with_name(f".{request.stem}{suffix}"))
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with contextlib.suppress(OSError):  # not every file system knows locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         with os.fdopen(descriptor, "wb", closefd=False) as stream:
             stream.write(content)
         os.fsync(descriptor)
-        path = request.with_suffix(suffix) if request else place.with_name(os.path.basename(temporary)[1:])
+        path = place.with_name(os.path.basename(temporary)[1:])
         os.replace(temporary, path)
         _sync_directory(place.parent)
     except OSError as error:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,27 @@ def test_an_answer_waits_for_a_field_map(attempt: Attempt, simulator: RunningSim
     assert list((attempt.work / "escrow").iterdir()) == []
     assert len(simulator.requests()) == 1  # every request would be another Thing
     assert attempt.run("-e", FIELD_MAP).values("changed") == {"one": False}
+
+
+def test_gateways_with_one_name_get_their_own_answers(
+    simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
+) -> None:
+    """Without a hardware ID nothing else tells them apart; names need not be unique, and long ones are cut."""
+    token = simulator.put_profile("fleet", service="cloudlocate", simulator={"field_names": {"username": "login"}})
+    options = {"service": "cloudlocate", "token": token, "path": f"{tmp_path}/gateways/{{{{ inventory_hostname }}}}"}
+    common = {f"thingstream_gateway_{name}": value for name, value in options.items()}
+    names = [f"{'long' * 13}-{number}" for number in range(3)]
+    inventory = write_inventory(tmp_path / "inventory.yml", {name: {} for name in names}, {**platform, **common})
+    kept = run_playbook(tmp_path, inventory)
+    assert set(kept.values("error_code").values()) == {"missing_field"}
+    assert len(simulator.requests()) == len(simulator.things()) == 3
+    told = '{"thingstream_gateway_field_map": {"username": "login"}}'
+    assert set(run_playbook(tmp_path, inventory, "-e", told).values("action").values()) == {"created"}
+    used = {
+        json.loads((tmp_path / "gateways" / name / "current/thing.json").read_text())["client_id"] for name in names
+    }
+    assert used == {thing["client_id"] for thing in simulator.things()}
+    assert list((tmp_path / "escrow").iterdir()) == []
 
 
 def test_a_request_whose_answer_got_lost_is_not_repeated(attempt: Attempt, simulator: RunningSimulator) -> None:

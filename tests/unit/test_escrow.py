@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +114,7 @@ def test_modes(tmp_path: Path, mask: int) -> None:
         files = [store(place)[1] for _number in range(2)]
     finally:
         os.umask(before)
-    assert place.parent.stat().st_mode & 0o7777 == 0o700
+    assert [above.stat().st_mode & 0o7777 for above in (place.parent, place.parent.parent)] == [0o700, 0o700]
     assert [file.stat().st_mode & 0o7777 for file in files] == [0o600, 0o600]
 
 
@@ -154,6 +156,21 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningError) as caught:
         escrow.prepare(directory / "x")
     assert caught.value.code == "escrow_failed"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o755])
+def test_nothing_is_read_where_others_could_have_put_it(place: Path, mode: int) -> None:
+    store(place)
+    place.parent.chmod(mode)
+    for read in (
+        lambda: escrow.files(place),
+        lambda: escrow.load(place, clear),
+        lambda: escrow.survey(str(place.parent), clear),
+        lambda: escrow.survey_unanswered(str(place.parent)),
+    ):
+        with pytest.raises(ProvisioningError) as caught:
+            read()
+        assert (caught.value.code, "0700" in caught.value.message) == ("escrow_failed", True)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
@@ -259,6 +276,65 @@ def test_a_store_without_its_directory_fails(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningError) as caught:
         store(tmp_path / "gone" / "x")
     assert caught.value.code == "escrow_failed"
+
+
+# ---- unfinished ----
+
+
+def die_in(step: str, action: Callable[[], object]) -> None:
+    """Something is done by a process that is killed at a step of ``os``."""
+    process = os.fork()
+    if process == 0:
+        try:
+            setattr(os, step, lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL))
+            action()
+        finally:
+            os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("encrypt", [None, flip])
+def test_an_entry_that_was_not_given_its_name_is_found(
+    place: Path, step: str, encrypt: Callable[[bytes], bytes] | None
+) -> None:
+    die_in(step, lambda: store(place, ENTRY, encrypt))
+    (told,) = escrow.survey(str(place.parent), encrypt or clear)
+    assert (told["service"], told["readable"]) == ("cloudlocate", True)
+    (entry,) = escrow.load(place, encrypt or clear)
+    assert replace(entry, file=None) == ENTRY
+    escrow.discard(entry)
+    assert list(place.parent.iterdir()) == []
+
+
+def test_half_an_entry_is_removed_in_time(place: Path) -> None:
+    _entry, file = store(place)
+    half = file.with_name(f".{file.name}")
+    file.rename(half)
+    half.write_bytes(half.read_bytes()[:-5])
+    assert escrow.load(place, clear) == []
+    assert half.exists(), "its writer may not have locked it yet"
+    os.utime(half, (0, 0))
+    assert escrow.load(place, clear) == []
+    assert list(place.parent.iterdir()) == []
+
+
+def test_what_cannot_be_decrypted_now_is_not_removed(place: Path) -> None:
+    die_in("fsync", lambda: store(place, ENTRY, flip))
+    (unfinished,) = place.parent.iterdir()
+    os.utime(unfinished, (0, 0))
+    assert escrow.load(place, clear) == []
+    assert [replace(entry, file=None) for entry in escrow.load(place, flip)] == [ENTRY]
+
+
+def test_an_entry_that_is_being_written_is_left_alone(place: Path) -> None:
+    _entry, file = store(place)
+    half = file.rename(file.with_name(f".{file.name}"))
+    with half.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert escrow.load(place, clear) == []
+        assert escrow.survey(str(place.parent), clear) == []
+    assert len(escrow.load(place, clear)) == 1
 
 
 # ---- discarded ----
@@ -400,9 +476,10 @@ def test_a_survey_tells_of_every_entry_and_of_no_secret(
         place = escrow.location(directory, entry.service, entry.hardware_id, entry.given_name)
         escrow.prepare(place)
         store(place, entry, cipher)
-    (tmp_path / "escrow" / ".cloudlocate-x.escrow").write_bytes(b"a store under way")
     (tmp_path / "escrow" / "notes.txt").write_bytes(b"not ours")
-    found = escrow.survey(directory, cipher or clear)
+    with (tmp_path / "escrow" / ".cloudlocate-x.escrow").open("wb") as under_way:
+        fcntl.flock(under_way, fcntl.LOCK_EX)
+        found = escrow.survey(directory, cipher or clear)
     assert [one["file"] for one in found] == sorted(one["file"] for one in found)
     assert_no_secret(found, also=(base64.b64encode(RESPONSE).decode()[:20],))
     told = {(one["service"], one["hardware_id"], one["given_name"], one["reason"], one["received_at"]) for one in found}

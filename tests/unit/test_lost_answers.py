@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,6 +123,28 @@ def test_an_escrow_that_fails_after_the_answer(costly: Rig, monkeypatch: pytest.
     (request,) = requests_of(costly)
     assert (error.code, str(request) in error.message) == ("escrow_failed", True)
     assert costly.fails().code == "answer_lost"
+
+
+def test_an_answer_that_was_only_just_written_down_is_used(costly: Rig) -> None:
+    process = os.fork()
+    if process == 0:
+        move = os.replace
+
+        def die_with_the_answer(old: str, new: Path) -> None:
+            if new.suffix == escrow.SUFFIX:
+                os.kill(os.getpid(), signal.SIGKILL)
+            move(old, new)
+
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "replace", die_with_the_answer)
+                costly.present(cloudlocate())
+        finally:
+            os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    assert costly.present().action == "created"
+    assert costly.bodies == []
+    assert list(costly.escrow_place.parent.iterdir()) == []
 
 
 def test_a_request_that_another_run_waits_for_is_not_lost(costly: Rig) -> None:
