@@ -216,7 +216,8 @@ def install(execute: Execute, held: Held, files: Mapping[str, File], change: Cha
     """
     request = _change("install", held, files, change)
     command = (
-        f'p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce}; umask 022; mkdir -p "${{p%/*}}/" && umask 077 &&'
+        f"LC_ALL=C; export LC_ALL; p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce};"
+        ' umask 022; mkdir -p "${p%/*}/" && umask 077 &&'
         ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi && mkdir "$s" &&'
         ' { cd "$s" && tar -xpf - && sh ./gateway.sh </dev/null; e=$?; cd /; [ -d "$s" ] || echo "cleared away" >&2;'
         ' rm -rf "$s"; exit $e; }'
@@ -618,7 +619,7 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         directories={name: attributes for name, attributes in directories.items() if attributes is not None},
         newest=newest or None,
         history=_record(values.get("history", ())),
-        history_text="\n".join(values.get("history", ())),
+        history_text="\n".join(values.get("history", ())).rstrip("\n"),  # as the script compares it
         leftovers=tuple(_leftovers(inside, generation_directories, newest)),
         generations={
             name: _record(_by_keyword(section).get("record", ()))

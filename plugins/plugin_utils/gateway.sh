@@ -482,6 +482,7 @@ discard_failed() { rm -rf generations/[0-9][0-9][0-9][0-9][0-9][0-9]-failed; }
 
 fall_back() { # generation that failed
     previous=$(readlink .trial)
+    previous=${previous:-$request_current} # whoever has taken the link away has not made this the first generation
     [ "$previous" != "$1" ] ||
         fail health_check_failed "$problem; generation $1 is in use, and there is none to return to"
     if is_generation "$previous"; then
@@ -512,6 +513,7 @@ tidy() { # the last generation that became current before this run, if any
         [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
     done
     in_use=$(current_generation)
+    left=$(readlink .newest) # by a roll back, and its name leads back to it
     passed=${1:-none}
     for candidate in $(generations); do
         if [ "$passed" = none ] && [ "$candidate" != "$in_use" ]; then rm -rf "generations/$candidate"; fi
@@ -521,7 +523,7 @@ tidy() { # the last generation that became current before this run, if any
     for candidate in $(generations); do surplus=$((surplus + 1)); done
     for candidate in $(generations); do
         [ "$surplus" -gt 0 ] || break
-        [ "$candidate" != "$in_use" ] || continue
+        [ "$candidate" != "$in_use" ] && [ "$candidate" != "$left" ] || continue
         surplus=$((surplus - 1))
         rm -rf "generations/$candidate"
     done
