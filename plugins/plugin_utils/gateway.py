@@ -618,7 +618,8 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         directories={name: attributes for name, attributes in directories.items() if attributes is not None},
         newest=newest or None,
         history=_record(values.get("history", ())),
-        history_text="\n".join(values.get("history", ())),
+        # as $(cat) reads it: without the empty lines that an editor may leave at its end
+        history_text="\n".join(values.get("history", ())).rstrip("\n"),
         leftovers=tuple(_leftovers(inside, generation_directories, newest)),
         generations={
             name: _record(_by_keyword(section).get("record", ()))
