@@ -506,12 +506,14 @@ fall_back() { # generation that failed
 }
 
 # Removes what dead runs left (staging directories, and generations after the given one, which never became current)
-# and the oldest generations that no roll back needs. It runs after a change, when nothing can be lost any more.
+# and the oldest generations that no roll back needs. It runs after a change, when nothing can be lost any more. The
+# generation that `.newest` names stays, whatever request_keep says, so that a roll back can be taken back.
 tidy() { # the last generation that became current before this run, if any
     for leftover in .staging-* .current-* .trial; do
         [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
     done
     in_use=$(current_generation)
+    newest=$(readlink .newest)
     passed=${1:-none}
     for candidate in $(generations); do
         if [ "$passed" = none ] && [ "$candidate" != "$in_use" ]; then rm -rf "generations/$candidate"; fi
@@ -521,7 +523,7 @@ tidy() { # the last generation that became current before this run, if any
     for candidate in $(generations); do surplus=$((surplus + 1)); done
     for candidate in $(generations); do
         [ "$surplus" -gt 0 ] || break
-        [ "$candidate" != "$in_use" ] || continue
+        [ "$candidate" != "$in_use" ] && [ "$candidate" != "$newest" ] || continue
         surplus=$((surplus - 1))
         rm -rf "generations/$candidate"
     done
