@@ -215,8 +215,10 @@ def install(execute: Execute, held: Held, files: Mapping[str, File], change: Cha
         ``gateway_unsupported``, ``health_check_failed``.
     """
     request = _change("install", held, files, change)
+    # what mkdir and tar complain of is recognized in English only
     command = (
-        f'p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce}; umask 022; mkdir -p "${{p%/*}}/" && umask 077 &&'
+        f"LC_ALL=C; export LC_ALL; p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce};"
+        ' umask 022; mkdir -p "${p%/*}/" && umask 077 &&'
         ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi && mkdir "$s" &&'
         ' { cd "$s" && tar -xpf - && sh ./gateway.sh </dev/null; e=$?; cd /; [ -d "$s" ] || echo "cleared away" >&2;'
         ' rm -rf "$s"; exit $e; }'
