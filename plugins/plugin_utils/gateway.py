@@ -215,6 +215,7 @@ def install(execute: Execute, held: Held, files: Mapping[str, File], change: Cha
         ``gateway_unsupported``, ``health_check_failed``.
     """
     request = _change("install", held, files, change)
+    # what mkdir and tar complain of is recognized in English only
     command = (
         f"LC_ALL=C; export LC_ALL; p={shlex.quote(held.path)}; s=$p/.staging-{change.nonce};"
         ' umask 022; mkdir -p "${p%/*}/" && umask 077 &&'
@@ -619,7 +620,8 @@ def _parse_probe(path: str, lines: Sequence[str]) -> Held:
         directories={name: attributes for name, attributes in directories.items() if attributes is not None},
         newest=newest or None,
         history=_record(values.get("history", ())),
-        history_text="\n".join(values.get("history", ())).rstrip("\n"),  # as the script compares it
+        # as $(cat) reads it: without the empty lines that an editor may leave at its end
+        history_text="\n".join(values.get("history", ())).rstrip("\n"),
         leftovers=tuple(_leftovers(inside, generation_directories, newest)),
         generations={
             name: _record(_by_keyword(section).get("record", ()))

@@ -411,8 +411,16 @@ write_history() {
 
 has_commands() { [ -n "$request_reload_command$request_health_command" ]; }
 
+# Prints what `.trial` names: a generation that is there, or "none" where nothing was in use.
+trial_origin() {
+    origin=$(readlink .trial)
+    if [ "$origin" = none ] || is_generation "$origin"; then say "$origin"; fi
+}
+
+# The trial of a dead run goes on, but for that of a removal, which has left nothing to return to.
 begin_trial() {
-    ! has_commands || [ -L .trial ] || set_link .trial "${request_current:-none}"
+    has_commands || return 0
+    [ -n "$request_current" ] && [ -n "$(trial_origin)" ] || set_link .trial "${request_current:-none}"
 }
 
 # Seconds since the start of the system, which no change of the clock disturbs; without /proc, those of the clock.
@@ -481,17 +489,20 @@ end_trial() { # generation
 discard_failed() { rm -rf generations/[0-9][0-9][0-9][0-9][0-9][0-9]-failed; }
 
 fall_back() { # generation that failed
-    previous=$(readlink .trial)
-    previous=${previous:-$request_current} # whoever has taken the link away has not made this the first generation
+    previous=$(trial_origin)
+    # somebody else has removed the link, which does not mean that nothing was in use
+    previous=${previous:-$request_current}
     [ "$previous" != "$1" ] ||
         fail health_check_failed "$problem; generation $1 is in use, and there is none to return to"
     if is_generation "$previous"; then
         set_link current "generations/$previous"
         result="generation $previous is in use again"
-    else
+    elif [ "$previous" = none ]; then
         rm -f current
         previous=0
         result="no generation is in use"
+    else
+        fail concurrent_change "$problem; generation $1 is in use, and what was in use before it is gone"
     fi
     # only what has never worked; the generation that a roll back wanted has
     newest=$(readlink .newest)
@@ -507,13 +518,14 @@ fall_back() { # generation that failed
 }
 
 # Removes what dead runs left (staging directories, and generations after the given one, which never became current)
-# and the oldest generations that no roll back needs. It runs after a change, when nothing can be lost any more.
+# and the oldest generations that no roll back needs. It runs after a change, when nothing can be lost any more. The
+# generation that `.newest` names stays, whatever request_keep says, so that a roll back can be taken back.
 tidy() { # the last generation that became current before this run, if any
     for leftover in .staging-* .current-* .trial; do
         [ "$leftover" = ".staging-$request_nonce" ] || rm -rf "$leftover"
     done
     in_use=$(current_generation)
-    left=$(readlink .newest) # by a roll back, and its name leads back to it
+    newest=$(readlink .newest)
     passed=${1:-none}
     for candidate in $(generations); do
         if [ "$passed" = none ] && [ "$candidate" != "$in_use" ]; then rm -rf "generations/$candidate"; fi
@@ -523,7 +535,7 @@ tidy() { # the last generation that became current before this run, if any
     for candidate in $(generations); do surplus=$((surplus + 1)); done
     for candidate in $(generations); do
         [ "$surplus" -gt 0 ] || break
-        [ "$candidate" != "$in_use" ] && [ "$candidate" != "$left" ] || continue
+        [ "$candidate" != "$in_use" ] && [ "$candidate" != "$newest" ] || continue
         surplus=$((surplus - 1))
         rm -rf "generations/$candidate"
     done

@@ -188,6 +188,25 @@ def test_a_first_installation_without_inodes(host: Host, mount: Callable[[str], 
     assert failures
 
 
+@pytest.mark.parametrize("program", ["mkdir", "tar"])
+@pytest.mark.parametrize("variable", ["LANG", "LC_ALL"])
+def test_a_full_disk_in_another_language(host: Host, program: str, variable: str) -> None:
+    """The login on the gateway speaks German, as long as nobody asks for something else."""
+    # a function, because BusyBox takes its own program before any other of that name
+    speaking = f"""
+{program}() {{
+    case $(sh -c 'echo "$LC_ALL"') in
+        C) echo "{program}: No space left on device" >&2 ;;
+        *) echo "{program}: Auf dem Gerät ist kein Speicherplatz mehr verfügbar" >&2 ;;
+    esac
+    return 1
+}}
+"""
+    held = host.checked()
+    with refused("disk_full"):
+        replace(host, banner=speaking, environment={variable: "de_DE.UTF-8"}).install("a", held)
+
+
 def test_a_disk_that_forgets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.hold("a")
     held = host.checked()

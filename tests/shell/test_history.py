@@ -288,3 +288,11 @@ def test_what_another_run_has_written_is_not_written_over(host: Host) -> None:
     assert host.generations == ["000001"]
     host.remember('{"things": ["second"]}')
     assert (host.path / "history.json").read_text() == '{"things": ["second"]}\n'
+
+
+@pytest.mark.parametrize("end", ["", "\n\n", "\n\n\n"])
+def test_empty_lines_that_an_editor_has_left(host: Host, end: str) -> None:
+    host.hold("a")
+    (host.path / "history.json").write_text(OLD + end)
+    host.remember(NEW)
+    assert written(host) == NEW

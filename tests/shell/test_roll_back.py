@@ -124,15 +124,22 @@ def test_a_link_in_the_target(host: Host, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_how_many_stay(host: Host, keep: int) -> None:
-    """Never without the one in use, wherever it stands."""
+    """Never without the one in use, wherever it stands, and not without the newest, so that its name leads back."""
     host.hold("a", "b", "c")
-    stay = {0: ["000001"], 1: ["000001", "000003"], 2: ["000001", "000002", "000003"]}[keep]
+    stay = {0: ["000001", "000003"], 1: ["000001", "000003"], 2: ["000001", "000002", "000003"]}[keep]
     host.roll_back("000001", keep=keep)
     assert_in_use(host, "a", stay, "000003")
     host.repair(keep=keep)
     assert_in_use(host, "a", stay, "000003")
     assert host.install("d", keep=keep) == "000004"
     assert_in_use(host, "d", ["000001", "000004"] if keep else ["000004"], None)
+
+
+def test_back_and_forward_where_nothing_is_kept(host: Host) -> None:
+    host.hold("a", "b", "c")
+    host.roll_back("000001", keep=0)
+    assert host.roll_back("000003", keep=0) == "000003"
+    assert_in_use(host, "c", ["000003"], "000003")
 
 
 def test_the_next_installation_drops_what_was_given_up(host: Host) -> None:

@@ -31,8 +31,8 @@ def consumer(host: Host, tmp_path: Path) -> Consumer:
         ("000002", "good", "done", "good", ["reload 000002", "health 000002"]),
         ("000002", "bad", "health_check_failed", "bad", ["reload 000002", "health 000002"]),
         ("none", "bad", "health_check_failed", None, ["reload 000002", "health 000002", "reload"]),
-        ("000009", "bad", "health_check_failed", None, ["reload 000002", "health 000002", "reload"]),
-        ("../generations/000001", "bad", "health_check_failed", None, ["reload 000002", "health 000002", "reload"]),
+        ("000009", "bad", "health_check_failed", "bad", ["reload 000002", "health 000002"]),
+        ("../generations/000001", "bad", "health_check_failed", "bad", ["reload 000002", "health 000002"]),
     ],
 )
 def test_a_trial_that_was_not_finished(
@@ -67,6 +67,41 @@ def test_an_installation_after_a_trial_that_was_not_finished(host: Host, consume
     assert host.leftovers == []
     assert host.repair(**consumer.options) == "000001"
     assert host.generations == ["000001", "000003-failed"]
+
+
+@pytest.mark.parametrize(
+    ("old", "lost", "code", "after"),
+    [
+        (["a", "b"], ".trial", "health_check_failed", "b"),
+        (["a", "b"], ".trial generations/000002", "concurrent_change", "bad"),
+        (["a", "b"], "generations/000002", "concurrent_change", "bad"),
+        ([], ".trial", "concurrent_change", "bad"),
+        ([], "", "health_check_failed", None),
+    ],
+)
+def test_what_to_return_to_is_removed(
+    host: Host, consumer: Consumer, old: list[str], lost: str, code: str, after: str | None
+) -> None:
+    """By somebody else, during the trial; that is no reason to leave a gateway without credentials."""
+    if old:
+        host.hold(*old)
+    options = {**consumer.options, "health_command": f'cd "{host.path}" && rm -rf {lost}; exit 1'}
+    with refused(code):
+        host.install("bad", health_timeout=1, keep=2, **options)
+    assert host.marker == after
+    assert "000001" in host.generations or not old
+    consumer.assert_up_to_date()
+
+
+def test_an_installation_after_a_removal_that_was_not_finished(host: Host, consumer: Consumer) -> None:
+    """What it leaves names a generation that it has removed, and whose number is free again."""
+    host.hold("a")
+    with refused("health_check_failed"):
+        host.remove(reload_command="exit 1")
+    assert os.readlink(host.path / ".trial") == "000001"
+    failing(host, **consumer.options)
+    assert host.marker is None
+    assert host.leftovers == []
 
 
 @pytest.mark.parametrize(

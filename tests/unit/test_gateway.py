@@ -940,7 +940,7 @@ def test_a_path_with_quotes_stays_one_word() -> None:
     connection = Answering(framed("installed 000003"))
     install(connection, replace(HELD, path="/etc/it's; touch x/$(id)"))
     command = connection.sent[0][0]
-    assert command.startswith("p='/etc/it'\"'\"'s; touch x/$(id)';")
+    assert command.startswith("LC_ALL=C; export LC_ALL; p='/etc/it'\"'\"'s; touch x/$(id)';")
     assert "touch" not in command.partition("';")[2]
 
 
