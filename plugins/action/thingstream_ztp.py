@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -91,11 +92,13 @@ class ActionModule(ZtpActionBase):
         try:
             outcome = ensure(order, world, check_mode=bool(self._task.check_mode))
         except ProvisioningError:
-            if world.encrypt is None and escrow.files(order.escrow_place):
-                self._display.warning(
-                    f"{order.escrow_place}-* holds credentials that are not encrypted (mode 0600); with an Ansible "
-                    "Vault secret they would be."
-                )
+            # escrow that is refused is no reason to tell less of what has failed
+            with contextlib.suppress(ProvisioningError):
+                if world.encrypt is None and escrow.files(order.escrow_place):
+                    self._display.warning(
+                        f"{order.escrow_place}-* holds credentials that are not encrypted (mode 0600); with an Ansible "
+                        "Vault secret they would be."
+                    )
             raise
         return result_of(outcome, order.target, with_diff=bool(self._task.diff))
 

@@ -184,6 +184,8 @@ options:
     description:
       - A directory on the controller, mode V(0700), that keeps a response until its host has it. If the host vanishes
         in between, the next run installs from there and asks nobody.
+      - Without O(hardware_id) a response is kept for the inventory name and O(path), so that hosts with the same
+        O(given_name) do not get each other's. A host that was renamed in the inventory does not find its own.
       - Entries are encrypted with the first Ansible Vault secret of the run, if there is one, and mode V(0600) always.
       - In containers that do not outlive the job, as in AWX, this should be on a volume that does. The directory above
         it must exist, so that a volume that is not mounted is noticed before the platform is asked.
