@@ -66,8 +66,7 @@ def with_obsolete(past: history.History, order: Order, kept: Kept) -> tuple[hist
                 continue
             client_id = None
         thing = {"client_id": client_id, "service": entry.service, "hardware_id": entry.hardware_id}
-        if not any(history.same_thing(known, thing) for known in past["things"]):
-            past = history.leave(past, {**thing, "given_name": entry.given_name}, entry.received_at)
+        past = history.note(past, [{**thing, "given_name": entry.given_name}], entry.received_at)
         taken.append(entry)
     return past, taken
 
