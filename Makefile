@@ -105,7 +105,7 @@ lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins/plugin_utils
 	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py tests/faults
-	@shellcheck plugins/plugin_utils/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run extensions/eda/gateway/*
+	@shellcheck plugins/plugin_utils/gateway/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run extensions/eda/gateway/*
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint

@@ -53,5 +53,5 @@ def platform(simulator: RunningSimulator, tmp_path: Path) -> dict[str, Any]:
         "thingstream_gateway_api_url": simulator.url,
         "thingstream_gateway_ca_path": simulator.ca_path,
         "thingstream_gateway_broker_ca_path": simulator.ca_path,
-        "thingstream_gateway_escrow_path": tmp_path / "escrow",
+        "thingstream_gateway_spool_path": tmp_path / "spool",
     }

@@ -10,9 +10,10 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import audit, audit_files, escrow
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit, audit_files
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 
 
 class ActionModule(ZtpActionBase):
@@ -22,7 +23,7 @@ class ActionModule(ZtpActionBase):
         "looks": {"type": "str", "required": True},
         "directory": {"type": "path", "required": True},
         "metrics_directory": {"type": "path"},
-        "escrow_path": {"type": "path", "default": escrow.default_directory(C.ANSIBLE_HOME)},
+        "spool_path": {"type": "path", "default": spool.default_directory(C.ANSIBLE_HOME)},
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
@@ -31,7 +32,7 @@ class ActionModule(ZtpActionBase):
         hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
         # raw: what a gateway said is never taken for a template
         looks = {host: hostvars.raw_get(host).get(arguments["looks"]) for host in hosts}
-        waiting, unanswered, problem = self._escrow(arguments["escrow_path"])
+        waiting, unanswered, problem = self._spool(arguments["spool_path"])
         report = audit.fleet_report(looks, waiting, unanswered, datetime.now(timezone.utc), problem)
         directories = arguments["directory"], arguments["metrics_directory"] or arguments["directory"]
         if self._task.check_mode:
@@ -41,9 +42,9 @@ class ActionModule(ZtpActionBase):
         result = {"changed": True, "files": files, "totals": report["totals"], "complete": report["complete"]}
         return result if report["complete"] else {**result, **_incomplete(report)}
 
-    def _escrow(self, directory: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
+    def _spool(self, directory: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
         try:
-            return escrow.survey(directory, self.decrypter()), escrow.survey_unanswered(directory), None
+            return spool.survey(directory, self.decrypter()), spool.survey_unanswered(directory), None
         except ProvisioningError as error:
             return [], [], error.message
 
@@ -52,6 +53,6 @@ def _incomplete(report: Mapping[str, Any]) -> dict[str, Any]:
     unseen = [row["host"] for row in report["gateways"] if row["state"] in audit.UNSEEN]
     first = ", ".join(unseen[:10]) + (", …" if len(unseen) > 10 else "")
     parts = [f"{len(unseen)} of {report['totals']['gateways']} gateways could not be seen ({first})."] if unseen else []
-    parts += [report["escrow_error"]] if report["escrow_error"] else []
+    parts += [report["spool_error"]] if report["spool_error"] else []
     message = " ".join([*parts, "The report is written and says why."])
     return {"failed": True, "error_code": "audit_incomplete", "msg": message}

@@ -12,26 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
-    api,
-    broker_ca,
-    bundle,
-    credentials,
-    escrow,
-    formats,
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import templates as user_templates
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase, result_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.templates import TEMPLATE_OPTIONS
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import (
     policy,
     provision,
     retirement,
     rollback,
     sources,
-    user_templates,
 )
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase, result_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES, Service
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.target_options import TARGET_ARGUMENTS, target_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.user_templates import TEMPLATE_OPTIONS
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order, Outcome, Target
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES, Service
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 
 _SOURCES = ("ucenter_path", "certificate_path", "fields", "store_path")
 
@@ -108,20 +107,20 @@ class ActionModule(ZtpActionBase):
             endpoint=api.Endpoint(url=""),
             repeatable=True,
             activation_timeout=0,
-            escrow_place=escrow.location("/", service.name, hardware_id, target.layout.path),
+            spool_place=spool.location("/", service.name, hardware_id, target.layout.path),
             templates=templates,
             origin=source.origin,
             answer=source.answer,
             answered_at=source.answered_at,
         )
-        return provision.ensure_present(order, self.world(), check_mode=bool(self._task.check_mode))
+        return provision.ensure_present(order, self.runtime(), check_mode=bool(self._task.check_mode))
 
     def _roll_back(
         self, arguments: Mapping[str, Any], _service: Service, target: Target, _task_vars: Mapping[str, Any]
     ) -> Outcome:
         generation, force = arguments["generation"] or None, arguments["force"]
         check_mode = bool(self._task.check_mode)
-        return rollback.ensure_rolled_back(target, self.world(), generation, force=force, check_mode=check_mode)
+        return rollback.ensure_rolled_back(target, self.runtime(), generation, force=force, check_mode=check_mode)
 
     def _retire(
         self, arguments: Mapping[str, Any], _service: Service, target: Target, _task_vars: Mapping[str, Any]
@@ -129,7 +128,7 @@ class ActionModule(ZtpActionBase):
         if not all(isinstance(thing.get("service"), str) for thing in arguments["things"]):
             raise ProvisioningError("bad_option", "things are entries of the list retired of a record.")
         check_mode = bool(self._task.check_mode)
-        return retirement.ensure_retired(target, self.world(), arguments["things"], check_mode=check_mode)
+        return retirement.ensure_retired(target, self.runtime(), arguments["things"], check_mode=check_mode)
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class _Source:
     answered_at: datetime | None = None
 
 
-def _source(arguments: Mapping[str, Any], service: Service, decrypt: escrow.Cipher) -> _Source:
+def _source(arguments: Mapping[str, Any], service: Service, decrypt: spool.Cipher) -> _Source:
     if arguments["store_path"]:
         return _from_store(Path(arguments["store_path"]), service, decrypt)
     fields = dict(arguments["fields"] or {})
@@ -158,7 +157,7 @@ def _source(arguments: Mapping[str, Any], service: Service, decrypt: escrow.Ciph
     return _Source(origin, sources.answer_of(fields, service, arguments["field_map"]))
 
 
-def _from_store(path: Path, service: Service, decrypt: escrow.Cipher) -> _Source:
+def _from_store(path: Path, service: Service, decrypt: spool.Cipher) -> _Source:
     try:
         record = policy.readable(json.loads(_text("store_path", path / "current" / "thing.json", decrypt)))
     except ValueError:
@@ -169,7 +168,7 @@ def _from_store(path: Path, service: Service, decrypt: escrow.Cipher) -> _Source
     return _Source("store", answer, record["hardware_id"], record["given_name"], policy.moment(record, "issued_at"))
 
 
-def _text(option: str, path: str | Path, decrypt: escrow.Cipher) -> str:
+def _text(option: str, path: str | Path, decrypt: spool.Cipher) -> str:
     """A file on the controller; one that Ansible Vault has encrypted in clear."""
     try:
         return decrypt(Path(path).read_bytes()).decode("utf-8")

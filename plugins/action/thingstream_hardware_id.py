@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import hardware_id
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id
 
 
 class ActionModule(ZtpActionBase):

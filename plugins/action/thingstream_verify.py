@@ -9,12 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import broker_ca, credentials, provision
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, prover
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.target_options import TARGET_ARGUMENTS, target_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify_options import VERIFY_ARGUMENTS, prover
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
 
 _TARGET_DEFAULTS = {name: option.get("default") for name, option in TARGET_ARGUMENTS.items()}
 
@@ -38,13 +40,13 @@ class ActionModule(ZtpActionBase):
         service = SERVICES[arguments["service"]]
         target = target_of({**_TARGET_DEFAULTS, "path": arguments["path"]}, service)
         prove = prover(arguments, broker_ca.read(arguments["broker_ca_path"]))
-        world = self.world(prove)
-        held = provision.look(target, world)
+        runtime = self.runtime(prove)
+        held = provision.look(target, runtime)
         if held.record is None:
             raise ProvisioningError("no_generation", f"There are no credentials at {held.path}: provision them first.")
         result = {"changed": False, "path": held.path, "thing": held.record, "proofs": []}
         if not self._task.check_mode:  # using credentials interrupts who else uses them
-            installed = provision.read_installed(service, arguments["field_map"], world, held)
+            installed = provision.read_installed(service, arguments["field_map"], runtime, held)
             result["proofs"] = [asdict(proof) for proof in prove(installed)]
         return result
 

@@ -11,29 +11,28 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
-    api,
-    broker_ca,
-    bundle,
-    credentials,
-    escrow,
-    formats,
-    policy,
-    provision,
-    user_templates,
-)
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import (
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import templates as user_templates
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import (
     ZtpActionBase,
     from_environment,
     result_of,
 )
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.renewal_options import (
+    RENEWAL_ARGUMENTS,
+    renewal_of,
+)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.templates import TEMPLATE_OPTIONS
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, prover
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.renewal_options import RENEWAL_ARGUMENTS, renewal_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.target_options import TARGET_ARGUMENTS, target_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.user_templates import TEMPLATE_OPTIONS
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify_options import VERIFY_ARGUMENTS, prover
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy, provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 
 VERIFY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "when": {"type": "str", "default": "before_switch", "choices": ["never", "before_switch", "always"]},
@@ -77,7 +76,7 @@ class ActionModule(ZtpActionBase):
         "repeatable": {"type": "bool"},
         "activation_timeout": {"type": "float", "default": 120},
         "broker_ca_path": {"type": "path"},
-        "escrow_path": {"type": "path", "default": escrow.default_directory(C.ANSIBLE_HOME)},
+        "spool_path": {"type": "path", "default": spool.default_directory(C.ANSIBLE_HOME)},
         "variables_prefix": {"type": "str"},
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
@@ -87,16 +86,16 @@ class ActionModule(ZtpActionBase):
         templates = user_templates.read(self, arguments["templates"], task_vars)
         order = _order(arguments, templates, str(task_vars.get("inventory_hostname", "")))
         verify = arguments["verify"]
-        world = self.world(prover(verify, order.target.layout.broker_ca) if verify else None)
+        runtime = self.runtime(prover(verify, order.target.layout.broker_ca) if verify else None)
         ensure = provision.ensure_absent if arguments["state"] == "absent" else provision.ensure_present
         try:
-            outcome = ensure(order, world, check_mode=bool(self._task.check_mode))
+            outcome = ensure(order, runtime, check_mode=bool(self._task.check_mode))
         except ProvisioningError:
-            # escrow that is refused is no reason to tell less of what has failed
+            # spool that is refused is no reason to tell less of what has failed
             with contextlib.suppress(ProvisioningError):
-                if world.encrypt is None and escrow.files(order.escrow_place):
+                if runtime.encrypt is None and spool.files(order.spool_place):
                     self._display.warning(
-                        f"{order.escrow_place}-* holds credentials that are not encrypted (mode 0600); with an Ansible "
+                        f"{order.spool_place}-* holds credentials that are not encrypted (mode 0600); with an Ansible "
                         "Vault secret they would be."
                     )
             raise
@@ -161,10 +160,10 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
         # without a hardware ID every request creates a Thing
         repeatable=(service.repeatable and hardware_id is not None) if repeatable is None else repeatable,
         activation_timeout=arguments["activation_timeout"],
-        escrow_place=escrow.location(
-            arguments["escrow_path"], service.name, hardware_id, f"{inventory_name} {target.layout.path}"
+        spool_place=spool.location(
+            arguments["spool_path"], service.name, hardware_id, f"{inventory_name} {target.layout.path}"
         ),
-        escrow_make_parents=arguments["escrow_path"] == ActionModule.ARGUMENTS["escrow_path"]["default"],
+        spool_make_parents=arguments["spool_path"] == ActionModule.ARGUMENTS["spool_path"]["default"],
         templates=templates,
         sealed=arguments["sealed"],
         only_installed=arguments["state"] == "renewed",

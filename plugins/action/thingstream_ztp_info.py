@@ -10,11 +10,16 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow, gateway, inspection
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import ZtpActionBase
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.modes import MODE_ARGUMENTS, mode
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.renewal_options import RENEWAL_ARGUMENTS, renewal_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.modes import MODE_ARGUMENTS, mode
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.renewal_options import (
+    RENEWAL_ARGUMENTS,
+    renewal_of,
+)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import inspection
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 
 
 class ActionModule(ZtpActionBase):
@@ -26,8 +31,8 @@ class ActionModule(ZtpActionBase):
         "group": {"type": "str"},
         **MODE_ARGUMENTS,
         **RENEWAL_ARGUMENTS,
-        "escrow": {"type": "bool", "default": False},
-        "escrow_path": {"type": "path", "default": escrow.default_directory(C.ANSIBLE_HOME)},
+        "spool": {"type": "bool", "default": False},
+        "spool_path": {"type": "path", "default": spool.default_directory(C.ANSIBLE_HOME)},
         "variables_prefix": {"type": "str"},
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
@@ -41,8 +46,8 @@ class ActionModule(ZtpActionBase):
         now = datetime.now(timezone.utc)
         bundles = [inspection.describe(one, now, renewal=renewal, **modes) for one in held]
         result = {"changed": False, "bundles": bundles}
-        if arguments["escrow"]:
-            result["escrow"] = escrow.survey(arguments["escrow_path"], self.decrypter())
+        if arguments["spool"]:
+            result["spool"] = spool.survey(arguments["spool_path"], self.decrypter())
         return result
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,8 +58,8 @@ from typing import Any
 from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import progress
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.progress import printable
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import progress
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.progress import printable
 
 # The cursor rests in the first column, and everything from there on is cleared: so nothing stays of a bar that was
 # wrapped because the terminal became narrower. While it is drawn, the terminal is kept from wrapping.

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import hardware_id
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id
 
 DOCUMENTATION = r"""
 name: duplicate_hardware_ids

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
 
 DOCUMENTATION = r"""
 name: retirement_csv

@@ -14,7 +14,7 @@ version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Takes what M(thingstream.ztp.thingstream_ztp_info) found on every host of the play, and what waits in escrow, and
+  - Takes what M(thingstream.ztp.thingstream_ztp_info) found on every host of the play, and what waits in the spool, and
     writes four files on the controller, C(thingstream-audit.json), C(thingstream-audit.csv), C(thingstream-audit.html)
     and C(thingstream-audit.prom). It connects to no host, and no secret is in any of them.
   - Hosts that could not be reached or looked at are in all four, with the reason. If there are any, the task fails
@@ -39,7 +39,7 @@ options:
       - The directory where C(thingstream-audit.prom) goes, for example that of the textfile collector of Prometheus.
       - If not set, O(directory).
     type: path
-  escrow_path:
+  spool_path:
     description:
       - The directory of M(thingstream.ztp.thingstream_ztp) with the same name.
     type: path
@@ -71,7 +71,7 @@ files:
   type: list
   elements: str
 complete:
-  description: Whether every host and the escrow could be seen.
+  description: Whether every host and the spool could be seen.
   returned: success, and with C(audit_incomplete)
   type: bool
 totals:
@@ -93,11 +93,11 @@ totals:
     conflicts:
       description: How many Things are on the list of one host while another one uses them.
       type: int
-    escrow:
-      description: How many responses wait in escrow.
+    spool:
+      description: How many responses wait in the spool.
       type: int
     unanswered:
-      description: How many requests that may have created a Thing got no answer; see C(answer_lost).
+      description: How many requests that may have created a Thing got no answer; see C(response_lost).
       type: int
     next_due_at:
       description: When the next renewal is due by a date, in UTC; V(null) if none is.

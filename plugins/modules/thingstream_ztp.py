@@ -53,7 +53,7 @@ options:
   state:
     description:
       - V(present) ensures credentials.
-      - V(renewed) does the same where some are installed, or wait in O(escrow_path), and leaves every other host alone.
+      - V(renewed) does the same where some are installed, or wait in O(spool_path), and leaves every other host alone.
       - V(absent) removes every generation of them from the host, and tells consumers by O(reload_command). The Thing
         stays on the platform, and active, until somebody deactivates it there; it is on the list RV(thing.retired),
         which stays on the host.
@@ -105,7 +105,7 @@ options:
         V(subscriptions), V(keys_current), V(keys_next), V(ntrip_host), V(ntrip_port), V(ntrip_tls_port),
         V(ntrip_mountpoint), V(ntrip_username) and V(ntrip_password).
       - If an answer lacks a necessary field, the error lists the names that did arrive, and the answer is kept in
-        O(escrow_path), so that the next run with a corrected O(field_map) needs no further request.
+        O(spool_path), so that the next run with a corrected O(field_map) needs no further request.
     type: dict
     default: {}
   force:
@@ -166,7 +166,7 @@ options:
     description:
       - Whether the platform answers a repeated request for one O(hardware_id) with the same Thing, or with an error.
         Only then is a request repeated whose answer got lost, and only then is an unfinished activation waited for.
-        Otherwise the next run fails with C(answer_lost), until somebody has looked in the portal.
+        Otherwise the next run fails with C(response_lost), until somebody has looked in the portal.
       - If not set, V(true) for PointPerfect with a O(hardware_id), and V(false) otherwise.
     type: bool
   activation_timeout:
@@ -180,7 +180,7 @@ options:
       - A file on the controller that becomes C(ca.crt), the CA by which a consumer verifies the broker.
       - If not set, Amazon Root CA 1 (seen in client code) out of the CA bundle of the Python library requests.
     type: path
-  escrow_path:
+  spool_path:
     description:
       - A directory on the controller, mode V(0700), that keeps a response until its host has it. If the host vanishes
         in between, the next run installs from there and asks nobody.
@@ -189,7 +189,7 @@ options:
       - Entries are encrypted with the first Ansible Vault secret of the run, if there is one, and mode V(0600) always.
       - In containers that do not outlive the job, as in AWX, this should be on a volume that does. The directory above
         it must exist, so that a volume that is not mounted is noticed before the platform is asked.
-      - If not set, C(thingstream/escrow) in the home directory of Ansible, which is C(~/.ansible).
+      - If not set, C(thingstream/spool) in the home directory of Ansible, which is C(~/.ansible).
     type: path
   verify:
     description:

@@ -17,7 +17,7 @@ description:
   - Shows the record and the generations of each bundle on a host, what is damaged, whose owner or mode has changed, how
     many days are left, and which Things still have to be deactivated. It shows no secret, changes nothing, and asks
     nobody but the host, with one remote command.
-  - On request it also lists the responses that wait in escrow on the controller.
+  - On request it also lists the responses that wait in the spool on the controller.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.info
@@ -54,12 +54,12 @@ options:
       - The mode that certificates should have, in octal digits.
     type: raw
     default: "0644"
-  escrow:
+  spool:
     description:
-      - List what is in O(escrow_path) on the controller. That is the same for all hosts, so that C(run_once) is enough.
+      - List what is in O(spool_path) on the controller. That is the same for all hosts, so that C(run_once) is enough.
     type: bool
     default: false
-  escrow_path:
+  spool_path:
     description:
       - The directory of M(thingstream.ztp.thingstream_ztp) with the same name.
     type: path
@@ -88,9 +88,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-escrow:
-  description: The responses in O(escrow_path), without any secret.
-  returned: with O(escrow=true)
+spool:
+  description: The responses in O(spool_path), without any secret.
+  returned: with O(spool=true)
   type: list
   elements: dict
   contains:

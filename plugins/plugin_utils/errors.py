@@ -35,8 +35,8 @@ ERROR_CODES = (
     "credentials_refused",
     "wrong_delivery",
     "not_rotated",
-    "answer_lost",
-    "escrow_failed",
+    "response_lost",
+    "spool_failed",
     "report_failed",
     "audit_incomplete",
 )

@@ -129,7 +129,7 @@ def test_templates(site: Site) -> None:
         playbook = template["playbook"].removesuffix(".yml")
         assert template["name"] == f"Thingstream {playbook}"
         device_profile = ["Thingstream"] if playbook in asks_the_platform else []
-        assert names(template["name"], "credentials") == ["Gateways", *device_profile, "Thingstream escrow"]
+        assert names(template["name"], "credentials") == ["Gateways", *device_profile, "Thingstream spool"]
         assert names(template["name"], "instance_groups") == ["Thingstream"]
         sliced = playbook in ("provision", "renew", "verify")
         assert (template["job_slice_count"] > 1) is sliced

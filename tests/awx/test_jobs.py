@@ -70,7 +70,7 @@ def test_without_the_volume_nothing_is_asked(
 ) -> None:
     assert not Path(site.settings["thingstream_awx_volume"]).exists()
     job = launch(site.awx, "Thingstream provision", tmp_path / "job", hosts)
-    assert values(job, "error_code") == dict.fromkeys(hosts, "escrow_failed")
+    assert values(job, "error_code") == dict.fromkeys(hosts, "spool_failed")
     assert simulator.requests() == []
 
 
@@ -82,16 +82,16 @@ def test_provision_with_what_the_credential_injects(
     assert values(job, "action")["gw1"] == "created", job.results(TASK)
     # the answer for a gateway that could not take it outlives the job, encrypted by the Vault credential
     assert values(job, "error_code")["gw2"] == "health_check_failed"
-    (kept,) = (volume / "escrow").iterdir()
+    (kept,) = (volume / "spool").iterdir()
     assert kept.read_bytes().startswith(b"$ANSIBLE_VAULT")
-    assert not list((tmp_path / "first/home").rglob("*.escrow"))
+    assert not list((tmp_path / "first/home").rglob("*.spool"))
     assert len(simulator.requests()) == 2
     assert (tmp_path / "gw1/current/client.crt").exists()
 
     del hosts["gw2"]["thingstream_gateway_reload_command"]
     again = launch(site.awx, "Thingstream provision", tmp_path / "second", hosts)
     assert values(again, "action") == {"gw1": "none", "gw2": "created"}
-    assert list((volume / "escrow").iterdir()) == []
+    assert list((volume / "spool").iterdir()) == []
     assert len(simulator.requests()) == 2
 
     secrets = secrets_of(site, tmp_path / "gw1", tmp_path / "gw2")

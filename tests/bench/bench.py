@@ -107,7 +107,7 @@ def bench(gateways: Fleet, simulator: RunningSimulator, work: Path) -> None:
             "token": token,
             "api_url": simulator.url,
             "ca_path": str(simulator.ca_path),
-            "escrow_path": str(work / "escrow"),
+            "spool_path": str(work / "spool"),
         }
         prefixed = {f"thingstream_gateway_{name}": value for name, value in variables.items()}
         return run("thingstream.ztp.provision", prefixed)

@@ -130,7 +130,7 @@ def write_inventory(simulator: RunningSimulator, work: Path, gateways: int) -> P
         "api_url": simulator.url,
         "ca_path": str(simulator.ca_path),
         "broker_ca_path": str(simulator.ca_path),
-        "escrow_path": str(work / "escrow"),
+        "spool_path": str(work / "spool"),
         "hardware_id": "{{ inventory_hostname }}",
         "path": f"{work}/gateways/{{{{ inventory_hostname }}}}/thingstream",
     }

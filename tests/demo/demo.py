@@ -84,7 +84,7 @@ def write_inventory(simulator: RunningSimulator) -> None:
         "cloudlocate": simulator.put_profile("trackers", service="cloudlocate"),
     }
     lines = ["all:", "  vars:", "    ansible_connection: local"]
-    common = {"api_url": simulator.url, "ca_path": simulator.ca_path, "escrow_path": WORK / "escrow"}
+    common = {"api_url": simulator.url, "ca_path": simulator.ca_path, "spool_path": WORK / "spool"}
     lines += [f"    thingstream_gateway_{name}: {value}" for name, value in common.items()]
     lines += ["  hosts:"]
     for gateway, service in {**FLEET, STRANGER: "pointperfect"}.items():

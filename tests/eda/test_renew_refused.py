@@ -143,7 +143,7 @@ def test_one_gateway_is_renewed_if_its_login_really_is_refused(tmp_path: Path) -
             "api_url": simulator.url,
             "ca_path": simulator.ca_path,
             "broker_ca_path": simulator.ca_path,
-            "escrow_path": tmp_path / "escrow",
+            "spool_path": tmp_path / "spool",
             "service": "pointperfect",
             "token": simulator.put_profile("eda", service="pointperfect", simulator=switches),
             "field_map": {"port": f"`{port}`"},

@@ -64,8 +64,8 @@ def trials(record_property: Callable[[str, object], None]) -> Iterator[Trial]:
 
 @pytest.fixture
 def rig(plain_host: Host, public_path: Path) -> HostRig:
-    """A gateway with one of the shells that holds nothing; its escrow is not on its disk."""
-    return HostRig(public_path, host=plain_host, controller=str(public_path / "controller" / "escrow"))
+    """A gateway with one of the shells that holds nothing; its spool is not on its disk."""
+    return HostRig(public_path, host=plain_host, controller=str(public_path / "controller" / "spool"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

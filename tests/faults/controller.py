@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, World
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order, Runtime
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from simulator.client import RunningSimulator
 
@@ -31,8 +31,8 @@ class Controller(Rig):
     def post(self, endpoint: api.Endpoint, payload: bytes) -> api.Answer:
         return api.post(endpoint, payload)
 
-    def world(self) -> World:
-        return replace(super().world(), now=self.clock, nonce=lambda: secrets.token_hex(8))
+    def runtime(self) -> Runtime:
+        return replace(super().runtime(), now=self.clock, nonce=lambda: secrets.token_hex(8))
 
     def clock(self) -> datetime:
         return datetime.now(timezone.utc) + self.ahead

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, escrow
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import World
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Runtime
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, install_by_hand
 from ansible_collections.thingstream.ztp.tests.unit.support import Pair
 from shell.host import Host, snapshot
@@ -44,8 +45,8 @@ class HostRig(Rig):
             happening()
         return self.host.execute(command, standard_input, secret)
 
-    def world(self) -> World:
-        return replace(super().world(), nonce=lambda: NONCE)
+    def runtime(self) -> Runtime:
+        return replace(super().runtime(), nonce=lambda: NONCE)
 
     def give(self, **changes: Any) -> None:
         """Gives the gateway other tools, another umask or another environment."""
@@ -54,18 +55,18 @@ class HostRig(Rig):
     def begin(self, pair: Pair) -> None:
         """Nothing but one generation, in order."""
         self.clear()
-        self.escrow_place.parent.parent.mkdir(exist_ok=True)
+        self.spool_place.parent.parent.mkdir(exist_ok=True)
         install_by_hand(self, pair)
 
     def clear(self) -> None:
-        """Nothing at all, neither on the gateway nor in escrow."""
-        for place in (self.root / "etc", self.escrow_place.parent):
+        """Nothing at all, neither on the gateway nor in the spool."""
+        for place in (self.root / "etc", self.spool_place.parent):
             shutil.rmtree(place, ignore_errors=True)
 
     @property
     def kept(self) -> list[Path]:
-        """What is in escrow."""
-        return escrow.files(self.escrow_place)
+        """What is in the spool."""
+        return spool.files(self.spool_place)
 
     def assert_as_it_was(self, current: str | None, before: dict[str, tuple[object, ...]]) -> None:
         """Nothing was switched, and every file of every generation is what it was."""

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-MODULES = ("provision", "answers", "escrow", "gateway", "api")
-UNSEEN = ("gateway._", "<")  # what only reads what a gateway has printed, and functions without a name
+MODULES = ("provision", "answers", "responses", "commands", "api")
+UNSEEN = ("commands._", "<")  # what only reads what a gateway has printed, and functions without a name
 
-# (number from 1 on, name such as "escrow.store return")
+# (number from 1 on, name such as "responses.store return")
 OnPoint = Callable[[int, str], None]
 
 
@@ -31,7 +31,7 @@ def watch(on_point: OnPoint) -> None:
         folder, _slash, file = frame.f_code.co_filename.rpartition("/")
         module = file.removesuffix(".py")
         name = f"{module}.{frame.f_code.co_name}"
-        if module not in MODULES or not folder.endswith("/plugin_utils") or any(part in name for part in UNSEEN):
+        if module not in MODULES or "/plugin_utils/" not in folder or any(part in name for part in UNSEEN):
             return
         count += 1
         on_point(count, f"{name} {event}")

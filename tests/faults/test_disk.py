@@ -54,7 +54,7 @@ def test_full(
     resource: str,
     installed: bool,
 ) -> None:
-    """The disk grows until there is room; after every failure there is some, and the answer is in escrow."""
+    """The disk grows until there is room; after every failure there is some, and the answer is in the spool."""
     failures = 0
     for number in steps(disk, full):
         mount(ROOM)

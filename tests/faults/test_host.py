@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, Pair, make_pair, spartn
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -123,11 +123,11 @@ def test_umask(rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, ful
         mine = os.umask(umask & 0o077)
         try:
             with trials(f"Umask: {rig.host.shell}"):
-                rig.escrow_place.parent.parent.mkdir(exist_ok=True)
+                rig.spool_place.parent.parent.mkdir(exist_ok=True)
                 error = error_of(lambda: rig.present(spartn(ec_pair, brokerHost="no host")))
                 assert error is not None
                 assert [file.stat().st_mode & 0o777 for file in rig.kept] == [0o600]
-                assert rig.escrow_place.parent.stat().st_mode & 0o777 == 0o700
+                assert rig.spool_place.parent.stat().st_mode & 0o777 == 0o700
                 rig.kept[0].unlink()
                 life(rig, ec_pair, other_pair)
                 for parent in (rig.path.parent, rig.path.parent.parent):

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import answers, bundle, formats, policy
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.credentials import Credentials
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import FORMATS, Layout, topics_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import FILE_NAME, File
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import FORMATS, Layout, topics_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import FILE_NAME, File
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import answers, policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.credentials import Credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     NOW,
@@ -52,7 +54,7 @@ PKCS1, PKCS8 = serialization.PrivateFormat.TraditionalOpenSSL, serialization.Pri
 LAYOUT = Layout("/etc/thingstream/x", secret_mode=0o640, public_mode=0o644, broker_ca="the CA\n")
 IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
 OF_AN_ANSWER = ("bad_response", "missing_field", "pair_mismatch")
-LONGEST_SECONDS = 10.0  # of the processor, for an answer of 1 MiB; most take milliseconds
+MAX_SECONDS = 10.0  # of the processor, for an answer of 1 MiB; most take milliseconds
 
 
 @cache
@@ -82,7 +84,7 @@ def survive(service: str, raw: bytes) -> Credentials | None:
     """Credentials whose files hold what the answer said, or a documented error that shows none of its values."""
     begin = time.process_time()
     found, error = attempt(lambda: answers.parse(raw, SERVICES[service], {}, NOW))
-    assert time.process_time() - begin < LONGEST_SECONDS
+    assert time.process_time() - begin < MAX_SECONDS
     assert_no_secret(error, found, also=(MARKER, *key_lines()))
     if error is not None:
         assert error.code in OF_AN_ANSWER

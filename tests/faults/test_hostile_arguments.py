@@ -8,7 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow, gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from faults.conftest import Trial
 from faults.hostile import TEXTS, for_all
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ NAMES = (
 IDENTITIES = tuple(
     text for text in TEXTS if "{{" not in text and "{%" not in text and len(text) < 1000 and text != "\ud800"
 )
-REFUSED = ("bad_option", "bad_path", "permission", "gateway_unsupported", "escrow_failed")
+REFUSED = ("bad_option", "bad_path", "permission", "gateway_unsupported", "spool_failed")
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "path": ("../x", "/etc/../x", "/tmp/$(touch canary)\n", "/" + "x" * 600, "/ü", "relative", "/a//b"),
     "group": ("$(touch canary)", "a b", "-x", "x\ny", "x" * 300),
@@ -83,7 +84,7 @@ def test_hostile_hosts_and_options(
     }
 
 
-def test_escrow_never_mixes_two_identities_nor_leaves_its_directory(full: bool, trials: Trial) -> None:
+def test_spool_never_mixes_two_identities_nor_leaves_its_directory(full: bool, trials: Trial) -> None:
     identities = (
         st.none()
         | st.sampled_from(TEXTS[1:]).filter(lambda text: text != "\ud800")
@@ -93,13 +94,13 @@ def test_escrow_never_mixes_two_identities_nor_leaves_its_directory(full: bool, 
 
     def check(case: tuple[str | None, str, str | None]) -> None:
         one, given_name, other = case
-        places = [escrow.location("/x/escrow", "pointperfect", identity, given_name) for identity in (one, other)]
-        assert all(place.parent == Path("/x/escrow") and place.name.isascii() for place in places)
+        places = [spool.location("/x/spool", "pointperfect", identity, given_name) for identity in (one, other)]
+        assert all(place.parent == Path("/x/spool") and place.name.isascii() for place in places)
         assert (places[0] == places[1]) == (one == other)
         # an identity is not taken for a given name, nor the other way round
-        assert one is None or places[0] != escrow.location("/x/escrow", "pointperfect", None, one)
+        assert one is None or places[0] != spool.location("/x/spool", "pointperfect", None, one)
 
-    for_all(full, trials, "Arguments: escrow", pairs, check, short=200)
+    for_all(full, trials, "Arguments: spool", pairs, check, short=200)
 
 
 def test_what_is_sent_to_a_shell_is_what_was_said(full: bool, trials: Trial) -> None:

@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
-    audit_files,
-    gateway,
-    history,
-    inspection,
-    provision,
-    report,
-)
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.audit import fleet_report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import history
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit_files, report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.audit import fleet_report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import inspection, provision
 from faults.conftest import Trial
 from faults.hostile import OTHERS, TEXTS, any_json, attempt, for_all
 from hypothesis import strategies as st
@@ -34,7 +30,7 @@ OF_A_GATEWAY = (
     "gateway_unsupported", "bad_path", "bad_option", "permission", "disk_full", "concurrent_change",
     "health_check_failed", "no_generation",
 )  # fmt: skip
-MOST_SECONDS = 5.0  # of the processor
+MAX_SECONDS = 5.0  # of the processor
 Answer = tuple[int, str, str]
 
 
@@ -69,7 +65,7 @@ def survive(path: str, output: str, status: int = 0, complaint: str = "") -> Non
             lambda: gateway.remove(execute, held, change),
         ):
             check(attempt(call)[1])
-    assert time.process_time() - begin < MOST_SECONDS
+    assert time.process_time() - begin < MAX_SECONDS
 
 
 def check(error: Any) -> None:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A run of the controller is killed at every call and return between look and report: no Thing is lost or doubled.
 
-One window cannot be closed: from the moment at which the platform creates a Thing until its answer is in escrow, a
-kill loses the answer. Where a repeated request would create another Thing, the next run then fails with `answer_lost`
+One window cannot be closed: from the moment at which the platform creates a Thing until its answer is in the spool, a
+kill loses the answer. Where a repeated request would create another Thing, the next run then fails with `response_lost`
 and asks for nothing; everywhere else it converges by itself. What is in the window is asserted here: nothing but to
 receive the answer and to write it down.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Consumers
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Consumers
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from faults import killing
 from faults.conftest import Trial
 from faults.controller import Controller, forked
@@ -31,8 +31,16 @@ from integration.ansible_run import run_playbook, write_inventory
 from shell.host import outcome
 from simulator.client import RunningSimulator
 
-# what may run between the creation of a Thing and its answer in escrow
-WINDOW = {"api.post", "api.withhold", "api.ask", "answers._ask", "answers._asked", "escrow.store", "escrow._write"}
+# what may run between the creation of a Thing and its answer in the spool
+WINDOW = {
+    "api.post",
+    "api.withhold",
+    "api.ask",
+    "answers._ask",
+    "answers._asked",
+    "responses.store",
+    "responses._write",
+}
 STRIDE = 53  # between the points that are tried in short
 LONGEST = 1000  # points
 
@@ -97,11 +105,11 @@ class Stage:
         assert len(left) <= 1
         code, orphans = outcome(controller.present), set()
         ending = "done"
-        if code == "answer_lost":
+        if code == "response_lost":
             assert controller.service == "cloudlocate"
             assert controller.things - before == left, "nobody was asked"
             assert in_use(controller.path) == was
-            (request,) = escrow.files(controller.escrow_place, escrow.REQUEST_SUFFIX)
+            (request,) = spool.files(controller.spool_place, spool.REQUEST_SUFFIX)
             request.unlink()  # somebody has looked in the portal
             ending, code, orphans = "lost", outcome(controller.present), left
         assert code == "done"
@@ -114,7 +122,7 @@ class Stage:
         assert len(controller.things - before - orphans) == int(is_new)
         assert controller.present().action == "none"
         assert_settled(controller.path)
-        assert list(controller.escrow_place.parent.iterdir()) == []
+        assert list(controller.spool_place.parent.iterdir()) == []
         return ending, bool(orphans)
 
 
@@ -141,7 +149,7 @@ def test_killed_at_every_call_and_return(
     if controller.service == "pointperfect":
         assert window == []
     elif full:
-        assert window, "the point between answer and escrow was not tried"
+        assert window, "the point between answer and spool was not tried"
 
 
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
@@ -194,9 +202,9 @@ MOMENTS = [
     ("answers.from_platform call", False),
     ("api.post call", True),
     ("api.post return", True),
-    ("escrow.store return", False),
-    ("gateway.install call", False),
-    ("gateway.install return", False),
+    ("responses.store return", False),
+    ("commands.install call", False),
+    ("commands.install return", False),
     ("provision.ensure_present return", False),
 ]
 
@@ -218,7 +226,7 @@ def test_the_playbook_is_killed(
             in_use(path)
             run = run_playbook(tmp_path, inventory)
             if loses and service == "cloudlocate":
-                assert run.values("error_code") == {"one": "answer_lost"}
+                assert run.values("error_code") == {"one": "response_lost"}
                 assert len(simulator.things(hardware_id=hardware_id)) == int(moment.endswith("return"))
                 continue
             assert run.status == 0, run.output

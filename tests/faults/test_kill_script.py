@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Consumers
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import World
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Consumers
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Runtime
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from ansible_collections.thingstream.ztp.tests.unit.support import make_pair, spartn
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -46,8 +46,8 @@ class Gateway(Rig):
         self.commands.append(command)
         return self.host.execute(command, standard_input, secret)
 
-    def world(self) -> World:
-        return replace(super().world(), nonce=new_nonce)
+    def runtime(self) -> Runtime:
+        return replace(super().runtime(), nonce=new_nonce)
 
     def target(self, **changes: Any) -> Any:
         return super().target(
@@ -183,13 +183,13 @@ def assert_converged(gateway: Gateway, change: Change) -> None:
     assert (record["client_id"] if record else None) == change.in_use
     assert sorted(gateway.retired_ids) == sorted(change.retired)
     if change.bad:  # somebody gives it up, and the next run clears away what is left of it
-        gateway.escrow_file.unlink()
+        gateway.spool_file.unlink()
         assert gateway.present().action in ("none", "repaired")
     assert_settled(gateway.path)
     if change.consumed:
         read = gateway.used.read_bytes() if gateway.used.exists() else None
         assert read == ((gateway.current / "client.crt").read_bytes() if record else None)
-    assert escrow.files(gateway.escrow_place) == []
+    assert spool.files(gateway.spool_place) == []
     assert change.in_use is None or gateway.present().action == "none"
 
 

@@ -45,7 +45,7 @@ class Fault:
     :param simulated: a fault of the simulator; or ``options`` lead elsewhere, and no request comes to the platform.
     :param processed: whether the platform has done what it was asked for.
     :param repeated: whether one more request is made: ``always``, ``repeatable`` (only then), ``never``.
-    :param kept: whether the answer waits in escrow.
+    :param kept: whether the answer waits in the spool.
     """
 
     group: str
@@ -286,13 +286,13 @@ class Site:
         return {thing["client_id"] for thing in self.simulator.things(hardware_id=cell.name)}
 
     def kept(self, cell: Cell) -> list[Path]:
-        """The entries of escrow; in clear, because this run has no Vault secret."""
-        found = (self.work / "escrow").glob("*.escrow")
+        """The entries of the spool; in clear, because this run has no Vault secret."""
+        found = (self.work / "spool").glob("*.spool")
         return [path for path in found if json.loads(path.read_text())["hardware_id"] == cell.name]
 
     def asked(self, cell: Cell) -> list[Path]:
         """What tells the next run of a request whose answer got lost."""
-        found = (self.work / "escrow").glob("*.asked")
+        found = (self.work / "spool").glob("*.request")
         return [path for path in found if json.loads(path.read_text())["hardware_id"] == cell.name]
 
     def settle(self) -> None:
@@ -375,7 +375,7 @@ def _check_faulty(site: Site, cell: Cell, result: Mapping[str, Any], before: Map
         return
     assert (result["status"], result["changed"]) == ("failed", False)
     assert result.get("error_code") in cell.fault.code.split(), result
-    assert len(site.kept(cell)) == (1 if cell.fault.kept else 0), "escrow"
+    assert len(site.kept(cell)) == (1 if cell.fault.kept else 0), "spool"
     assert ("The response is kept in" in result["msg"]) == cell.fault.kept
     if cell.made and not cell.repeatable and not cell.fault.kept:
         assert "may have created" in result["msg"], result["msg"]
@@ -386,13 +386,13 @@ def _check_faulty(site: Site, cell: Cell, result: Mapping[str, Any], before: Map
 
 
 def _check_next(site: Site, cell: Cell, result: Mapping[str, Any], after: int) -> None:
-    """Without the fault it is through, with one request more; what is in escrow is not asked for again."""
+    """Without the fault it is through, with one request more; what is in the spool is not asked for again."""
     asked = len(site.requests(cell, after))
     if cell.fault.kept and not cell.repeatable:
         assert (result["status"], result.get("error_code"), asked) == ("failed", "bad_response", 0), result
         return
     if site.asked(cell):
-        assert (result["status"], result.get("error_code"), asked) == ("failed", "answer_lost", 0), result
+        assert (result["status"], result.get("error_code"), asked) == ("failed", "response_lost", 0), result
         assert not cell.repeatable
         return
     assert cell.repeatable or cell.survives or not cell.made, "asked again although an answer got lost"

@@ -18,7 +18,7 @@ from simulator.client import RunningSimulator
 
 Trial = Callable[[str], AbstractContextManager[None]]
 
-MOST_RUNS = 15
+MAX_RUNS = 15
 TIMEOUT = 2  # seconds; slow is three times as long
 WEATHER: list[dict[str, Any]] = [
     {"kind": "cut_before", "reset": True},
@@ -96,7 +96,7 @@ def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimul
     fleet = region("pointperfect")
     rest = fleet.names
     counts: list[tuple[int, int, dict[str, int]]] = []
-    while rest and len(counts) < MOST_RUNS:
+    while rest and len(counts) < MAX_RUNS:
         results = fleet.run(rest)
         assert sorted(results) == sorted(rest)
         codes = Counter(str(result.get("error_code")) for result in results.values() if result["status"] != "ok")
@@ -118,7 +118,7 @@ def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimul
             record, response = fleet.installed(name)
             assert record["hardware_id"] == name
             assert response == simulator.post(fleet.token, hardwareId=name).json(), "the credentials of another Thing"
-    assert not list((fleet.work / "escrow").glob("*"))
+    assert not list((fleet.work / "spool").glob("*"))
 
 
 def test_every_thing_is_accounted_for(
@@ -149,6 +149,6 @@ def test_every_thing_is_accounted_for(
     print(f"{len(fleet.names)} gateways, {len(failed)} failed; {lost} Things to look for in the portal")
     assert lost, "no answer was lost"
     # what keeps the next run from asking again, and nothing else
-    kept = list((fleet.work / "escrow").iterdir())
-    assert {file.suffix for file in kept} == {".asked"}
+    kept = list((fleet.work / "spool").iterdir())
+    assert {file.suffix for file in kept} == {".request"}
     assert sorted(json.loads(file.read_text())["hardware_id"] for file in kept) == sorted(look_for)

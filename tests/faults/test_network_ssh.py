@@ -149,7 +149,7 @@ class Site:
         return [thing["client_id"] for thing in self.simulator.things(hardware_id=f"ssh-{name}")]
 
     def kept(self, name: str) -> int:
-        entries = [json.loads(path.read_text()) for path in (self.work / "escrow").glob("*.escrow")]
+        entries = [json.loads(path.read_text()) for path in (self.work / "spool").glob("*.spool")]
         return len([entry for entry in entries if entry["hardware_id"] == f"ssh-{name}"])
 
     def record(self, gateway: str, name: str) -> dict[str, Any] | None:
@@ -266,7 +266,7 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
         for cut in chosen:
             lines[cut].direction = ""
             base = 1 if cut.call == "renewal" else 0
-            if asked[cut] > base:  # what was asked for is there, or in escrow, and is not due again
+            if asked[cut] > base:  # what was asked for is there, or in the spool, and is not due again
                 hosts[cut.name].pop("thingstream_gateway_force", None)
         _await_end(lines.values())
         second = site.run(hosts)
@@ -311,7 +311,7 @@ def _end(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, A
 
 
 def _check_cut(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Nothing is half there: the gateway has the old or the new credentials, and escrow has what was asked for."""
+    """Nothing is half there: the gateway has the old or the new credentials, and spool has what was asked for."""
     base = 1 if cut.call == "renewal" else 0
     asked = site.requests(cut.name) - base
     things, record = site.things(cut.name), site.record(cut.gateway, cut.name)

@@ -144,7 +144,7 @@ def test_nobody_else_can_plant(rig: HostRig, ec_pair: Pair, trials: Trial) -> No
     """Not even the owner of the files, nor their group."""
     owner = next(user for user in pwd.getpwall() if user.pw_uid not in (0, 65534))
     wanted: dict[str, Any] = {"owner": owner.pw_name, "hardware_id": "hw-1"}
-    rig.escrow_place.parent.parent.mkdir()
+    rig.spool_place.parent.parent.mkdir()
     rig.present(spartn(ec_pair), **wanted)
     assert rig.present(**wanted).action == "none"
     for directory in (rig.path, rig.path / "generations", rig.current.resolve()):

@@ -87,7 +87,7 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         ENSURE,
     ],
     "concurrent_change": [ENSURE],
-    "answer_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
+    "response_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
     "no_generation": [
         ENSURE,
         {
@@ -121,7 +121,7 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
             "thingstream.ztp.thingstream_audit": {
                 "looks": "looks",
                 "directory": "{{ work }}/reports",
-                "escrow_path": "{{ work }}/file",
+                "spool_path": "{{ work }}/file",
             }
         },
     ],
@@ -270,7 +270,7 @@ def test_no_failure_tells_a_secret(
         "password of the proxy": login.partition(":")[2],
         "token that nobody knows": unknown,
     }
-    shutil.rmtree(tmp_path / "escrow")
+    shutil.rmtree(tmp_path / "spool")
     shutil.rmtree(work / "gateways", ignore_errors=True)
 
     assert "PLAY RECAP" in (job.artifacts / "stdout").read_text(), (job.artifacts / "stdout").read_text()[-4000:]
@@ -317,8 +317,8 @@ def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict
     for name in ("concurrent_change.one", "concurrent_change.two"):
         simulator.add_fault("delay_after", seconds=3, hardware_id=f"id-{name}")
         host(name, {}, debian, path=PLACE / "stories" / "concurrent")
-    simulator.add_fault("cut_after", hardware_id="id-answer_lost.one")
-    host("answer_lost.one", {"service": "cloudlocate"}, other, service="cloudlocate")
+    simulator.add_fault("cut_after", hardware_id="id-response_lost.one")
+    host("response_lost.one", {"service": "cloudlocate"}, other, service="cloudlocate")
     host("no_generation.one", {}, other)
     live = {"service": "pointperfect-live", "simulator": {"host": "127.0.0.1", "port": port}}
     host("credentials_refused.one", live, other, service="pointperfect-live")

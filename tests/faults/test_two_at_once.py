@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Outcome
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Outcome
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from faults.conftest import Trial
 from faults.controller import MAX_AGE_DAYS, Controller, forked
 from faults.sound import assert_settled, in_use
@@ -30,7 +30,7 @@ WINS = ("created", "renewed", "rolled_back")
 
 @pytest.fixture
 def controllers(simulator: RunningSimulator, tmp_path: Path) -> Iterator[list[Controller]]:
-    """Two controllers for one gateway, each with an escrow of its own."""
+    """Two controllers for one gateway, each with a spool of its own."""
     token = simulator.put_profile("two-at-once", service="cloudlocate")
     one = Controller(
         tmp_path / "gateway", "cloudlocate", "one", simulator=simulator, token=token, hardware_id=tmp_path.name
@@ -89,7 +89,7 @@ def assert_nothing_is_lost(controllers: list[Controller], outcomes: list[str]) -
     record = in_use(first.path)
     assert record is not None
     assert_settled(first.path)
-    waiting = {client_id for controller in controllers for client_id in in_escrow(controller)}
+    waiting = {client_id for controller in controllers for client_id in in_spool(controller)}
     retired = first.retired_ids
     assert {record["client_id"], *retired} | waiting == first.things
     assert len(retired) == len(set(retired))
@@ -99,14 +99,14 @@ def assert_nothing_is_lost(controllers: list[Controller], outcomes: list[str]) -
     record = in_use(first.path)
     assert record is not None
     assert sorted([record["client_id"], *first.retired_ids]) == sorted(first.things)
-    assert [list(controller.escrow_place.parent.iterdir()) for controller in controllers] == [[], []]
+    assert [list(controller.spool_place.parent.iterdir()) for controller in controllers] == [[], []]
     assert [action_of(controller.present) for controller in controllers] == ["none", "none"]
 
 
-def in_escrow(controller: Controller) -> list[str]:
+def in_spool(controller: Controller) -> list[str]:
     """The Things whose answer waits for the next run."""
-    entries = escrow.load(controller.escrow_place, bytes)
-    assert escrow.unanswered(controller.escrow_place) == []
+    entries = spool.load(controller.spool_place, bytes)
+    assert spool.unanswered(controller.spool_place) == []
     return [json.loads(entry.response)["clientId"] for entry in entries]
 
 

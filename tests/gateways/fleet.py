@@ -31,7 +31,7 @@ START_TIMEOUT = 60.0
 EXIT_UNAVAILABLE = 77
 
 # sun_path holds 108 bytes; Ansible adds "/" and 10 characters, ssh 17 more while it binds, and a NUL ends it.
-LONGEST_CONTROL_DIRECTORY = 108 - 1 - 10 - 17 - 1
+MAX_CONTROL_DIRECTORY = 108 - 1 - 10 - 17 - 1
 
 LINK_KEYS = """
 for home in root home/*; do
@@ -356,7 +356,7 @@ def _start(base: Path, where: Path, gateways: list[Gateway]) -> None:
 
 def _make_control_directory(where: Path) -> Path:
     control = where / "control"
-    if len(os.fsencode(control)) <= LONGEST_CONTROL_DIRECTORY:
+    if len(os.fsencode(control)) <= MAX_CONTROL_DIRECTORY:
         control.mkdir(mode=0o700)
     else:
         control.symlink_to(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))

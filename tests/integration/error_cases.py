@@ -56,9 +56,9 @@ CASES = {
     "path-below-open": Case("bad_path", "writable by every user", 0, options={"path": "{place}/open/below"}),
     "unknown-owner": Case("bad_option", "owner 'nobody-here'", 0, options={"owner": "nobody-here"}),
     "unknown-group": Case("bad_option", "group 'nobody-here'", 0, options={"group": "nobody-here"}),
-    "escrow-blocked": Case("escrow_failed", "escrow_path", 0, options={"escrow_path": "{work}/file/escrow"}),
-    "escrow-unmounted": Case("escrow_failed", "mounted", 0, options={"escrow_path": "{work}/volume/escrow"}),
-    "escrow-open": Case("escrow_failed", "0700", 0, options={"escrow_path": "{work}/open"}),
+    "spool-blocked": Case("spool_failed", "spool_path", 0, options={"spool_path": "{work}/file/spool"}),
+    "spool-unmounted": Case("spool_failed", "mounted", 0, options={"spool_path": "{work}/volume/spool"}),
+    "spool-open": Case("spool_failed", "0700", 0, options={"spool_path": "{work}/open"}),
     "deaf-connection": Case("gateway_unsupported", "standard input", 0, variables={"ansible_connection": "deaf"}),
     "unreachable-api": Case(
         "unreachable", "Cannot connect", 0, options={"api_url": "https://127.0.0.1:1", "retries": 0}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import audit, audit_page
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit, audit_page
 from ansible_collections.thingstream.ztp.tests.unit.looks import HOSTILE, UNREACHABLE, fleet, held, look
 from ansible_collections.thingstream.ztp.tests.unit.support import NOW
 from selenium.webdriver import Chrome, ChromeOptions
@@ -23,7 +23,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 WAITING = {
-    "file": "/x/y.escrow",
+    "file": "/x/y.spool",
     "service": "cloudlocate",
     "readable": True,
     "hardware_id": "hw-9",
@@ -34,7 +34,7 @@ WAITING = {
 LOST = {**{name: WAITING[name] for name in ("service", "hardware_id", "given_name")}, "file": HOSTILE, "asked_at": None}
 
 # The contrast of what is written with what is behind it, as WCAG 2 defines it; the least of a selection.
-LEAST_CONTRAST = """
+MIN_CONTRAST = """
 const luminance = (color) => {
   const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
   const parts = color.map((part) => linear(part / 255));
@@ -209,7 +209,7 @@ def test_everything_of_the_report_is_there(opened: Open) -> None:
     ]
     assert "6 of 300 gateways could not be seen" in page.one("#banner").text
     assert len(page.column(0, "retired")) == 6
-    assert page.column(0, "escrow") == ["hw-9"]
+    assert page.column(0, "spool") == ["hw-9"]
     assert page.column(0, "unanswered") == ["hw-9"]
     for scale, label in (("months", "2027-01"), ("weeks", "2026-11-23")):
         page.one(f"#{scale}").click()
@@ -233,7 +233,7 @@ def test_what_a_hostile_gateway_says_is_text(opened: Open, browser: Chrome) -> N
     assert page.all("img") == []
     assert page.one("#gateways tbody").text.count(HOSTILE) >= 5
     assert HOSTILE in page.one("#retired tbody").text
-    assert HOSTILE in page.one("#escrow tbody").text
+    assert HOSTILE in page.one("#spool tbody").text
     assert page.one("#unanswered tbody").text.count(HOSTILE) == 2
     assert_quiet(browser, Path(browser.current_url.removeprefix("file://")))
     # the second line of defense: even markup that got in would not run
@@ -258,7 +258,7 @@ def test_it_is_readable(opened: Open, width: int, scheme: str) -> None:
     sizes = """return Math.min(...[...document.querySelectorAll(arguments[0])]
       .map((element) => parseFloat(getComputedStyle(element).fontSize)))"""
     assert page.run(sizes, texts) >= 10
-    assert page.run(LEAST_CONTRAST, texts) >= 4.5
+    assert page.run(MIN_CONTRAST, texts) >= 4.5
     dark = page.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every((part) => part < 64)")
     assert dark is (scheme == "dark")
     assert page.run("return getComputedStyle(document.querySelector('tbody tr')).display") == (

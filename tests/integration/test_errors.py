@@ -33,7 +33,7 @@ def run(
     common = {
         "thingstream_gateway_api_url": simulator.url,
         "thingstream_gateway_ca_path": simulator.ca_path,
-        "thingstream_gateway_escrow_path": work / "escrow",
+        "thingstream_gateway_spool_path": work / "spool",
     }
     environment = {"ANSIBLE_CONNECTION_PLUGINS": str(PROJECT / "tests/integration/connection_plugins")}
     yield run_playbook(work, write_inventory(work / "inventory.yml", hosts, common), environment=environment), simulator

@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
-    api,
-    credentials,
-    escrow,
-    gateway,
-    policy,
-    provision,
-    retirement,
-    rollback,
-)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target, World
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy, provision, retirement, rollback
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order, Outcome, Runtime, Target
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from ansible_collections.thingstream.ztp.tests.unit.support import run_locally
 from simulator.client import RunningSimulator
 
@@ -54,8 +48,8 @@ class Life:
         self.commands += 1
         return run_locally(command, standard_input, secret)
 
-    def world(self) -> World:
-        return World(
+    def runtime(self) -> Runtime:
+        return Runtime(
             execute=self.execute,
             post=api.post,
             now=self.now,
@@ -95,7 +89,7 @@ class Life:
             ),
             repeatable=service.repeatable,
             activation_timeout=0,
-            escrow_place=escrow.location(str(self.directory / "escrow"), self.service, str(self.directory), "life"),
+            spool_place=spool.location(str(self.directory / "spool"), self.service, str(self.directory), "life"),
         )
 
     def pass_days(self, days: float) -> None:
@@ -103,7 +97,7 @@ class Life:
         self.simulator.set_clock_offset(self.day * 86400)
 
     def run(self, order: Order) -> Outcome:
-        outcome = provision.ensure_present(order, self.world())
+        outcome = provision.ensure_present(order, self.runtime())
         if outcome.action != "none":
             self.happened.append((round(self.day), outcome.action, outcome.reason))
         return outcome
@@ -139,7 +133,7 @@ def life(simulator: RunningSimulator, tmp_path: Path) -> Iterator[Life]:
 def test_years_of_keys_and_certificates(life: Life) -> None:
     order = life.order(renew_before="10%")
     life.run(order)
-    due_at = policy.renewal_due_at(provision.look(order.target, life.world()).record or {}, order.wanted)
+    due_at = policy.renewal_due_at(provision.look(order.target, life.runtime()).record or {}, order.wanted)
     assert due_at is not None
     for _day in range(630):
         outcome = life.run(order)
@@ -180,7 +174,7 @@ def test_a_renewal_that_is_refused_leaves_what_works(life: Life) -> None:
         with pytest.raises(ProvisioningError) as caught:
             life.run(order)
         assert caught.value.code == "no_plan"
-        held = provision.look(order.target, life.world())
+        held = provision.look(order.target, life.runtime())
         assert held.current == first.generation
         assert not held.leftovers
         life.pass_days(1)
@@ -199,16 +193,16 @@ def test_passwords_are_renewed_by_age(life: Life) -> None:
         *((day, "renewed", "max_age") for day in (90, 180, 270, 360)),
     ]
     things = [thing["client_id"] for thing in life.simulator.things(hardware_id=str(life.directory))]
-    held = provision.look(order.target, life.world())
+    held = provision.look(order.target, life.runtime())
     assert held.record is not None
     assert [entry["client_id"] for entry in held.record["retired"]] == things[:-1]
 
-    assert retirement.ensure_retired(order.target, life.world(), held.record["retired"][:2]).changed
-    back = rollback.ensure_rolled_back(order.target, life.world(), None)
+    assert retirement.ensure_retired(order.target, life.runtime(), held.record["retired"][:2]).changed
+    back = rollback.ensure_rolled_back(order.target, life.runtime(), None)
     assert back.thing is not None
     assert back.thing["client_id"] == things[-2]
     assert [entry["client_id"] for entry in back.thing["retired"]] == [things[2], things[-1]]
-    removed = provision.ensure_absent(order, life.world())
+    removed = provision.ensure_absent(order, life.runtime())
     assert removed.thing is not None
     assert {entry["client_id"] for entry in removed.thing["retired"]} == set(things[2:])
     again = life.run(order)
@@ -261,7 +255,7 @@ def test_from_mqtt_to_ntrip_and_back(life: Life) -> None:
     assert moved.thing is not None
     assert moved.thing["delivery"] == ["ntrip"]
     assert [entry["client_id"] for entry in moved.thing["retired"]] == [first.thing["client_id"]]
-    back = rollback.ensure_rolled_back(life.target(), life.world(), None)
+    back = rollback.ensure_rolled_back(life.target(), life.runtime(), None)
     assert back.thing is not None
     assert back.thing["client_id"] == first.thing["client_id"]
     assert [entry["hardware_id"] for entry in back.thing["retired"]] == [f"{life.directory}-moved"]

@@ -215,7 +215,7 @@ def test_a_canary_that_fails_stops_the_rotation_which_can_be_resumed(site: Site)
 
     resumed = site.run("rotate", *resume.split())
     assert changed(resumed, task) == ALL
-    # the canary's answer waited in escrow
+    # the canary's answer waited in the spool
     assert sorted(entry["hardware_id"] for entry in site.simulator.requests()) == [
         f"site-{host}" for host in HOSTS if host != canary
     ]
@@ -249,7 +249,7 @@ def test_rotation_that_does_not_happen(site: Site, simulator: RunningSimulator) 
     assert {result["error_code"] for result in results.values()} == {"not_rotated"}
     assert all("profile" in result["msg"] for result in results.values())
     assert site.client_ids() == before
-    assert list((site.work / "escrow").iterdir()) == []
+    assert list((site.work / "spool").iterdir()) == []
 
 
 def test_rollback(site: Site) -> None:
@@ -433,7 +433,7 @@ def test_audit(site: Site) -> None:
     assert all(row["due_at"] > row["issued_at"] for row in rows.values())
     assert sum(period["renewals"] for period in report["timeline"]["weeks"]) == len(HOSTS)
     assert [entry["host"] for entry in report["retired"]] == ["gw1"]
-    (entry,) = report["escrow"]
+    (entry,) = report["spool"]
     assert (entry["service"], entry["hardware_id"], entry["readable"]) == ("cloudlocate", "site-gw2", True)
 
 
@@ -486,13 +486,13 @@ def test_an_audit_whose_report_cannot_be_written(site: Site) -> None:
     assert (end["error_code"], "nowhere" in end["msg"]) == ("report_failed", True)
 
 
-def test_an_audit_that_cannot_read_the_escrow(site: Site) -> None:
-    (site.work / "escrow").write_text("no directory")
+def test_an_audit_that_cannot_read_the_spool(site: Site) -> None:
+    (site.work / "spool").write_text("no directory")
     run = site.run("audit")
     assert run.status == 2
     (end,) = run.of("Write the report").values()
-    assert (end["error_code"], "escrow" in end["msg"]) == ("audit_incomplete", True)
-    assert "escrow" in audited(site)["escrow_error"]
+    assert (end["error_code"], "spool" in end["msg"]) == ("audit_incomplete", True)
+    assert "spool" in audited(site)["spool_error"]
 
 
 def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -> None:
@@ -528,7 +528,7 @@ def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -
         assert [entry["client_id"] for entry in record["retired"]] == [old[host]]
         assert "THINGSTREAM_NTRIP_PASSWORD=" in (flex.path(host) / "current/credentials.env").read_text()
         assert not (flex.path(host) / "current/client.key").exists()
-    assert list((site.work / "escrow").iterdir()) == []
+    assert list((site.work / "spool").iterdir()) == []
     for arguments in ([], ["--check"]):
         assert changed(flex.run("provision", *arguments, **moved), task) == NONE
     assert changed(flex.run("rollback"), "Roll back") == ALL

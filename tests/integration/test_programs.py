@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout, _env
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout, _env
 from ansible_collections.thingstream.ztp.tests.unit.support import parse, rtcm
 from integration.ansible_run import Run, run_playbook, write_inventory
 from integration.broker import Broker, running_broker, simulate

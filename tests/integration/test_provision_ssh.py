@@ -172,7 +172,7 @@ def test_drift_and_damage_are_repaired_without_the_platform(
     assert simulator.requests() == []
 
 
-def test_a_gateway_that_vanishes_finds_its_response_in_escrow(
+def test_a_gateway_that_vanishes_finds_its_response_in_spool(
     empty_gateways: Fleet, settings: dict[str, Any], simulator: RunningSimulator, tmp_path: Path
 ) -> None:
     """The path becomes unwritable between request and installation, on a gateway whose user is not root."""
@@ -202,14 +202,14 @@ def test_a_gateway_that_vanishes_finds_its_response_in_escrow(
         os.chown(path.parent, owner.st_uid, owner.st_gid)
     assert run.values("error_code") == {"gw1": "permission"}, run.output
     assert "kept in" in run.hosts["gw1"]["msg"]
-    (escrowed,) = (tmp_path / "escrow").iterdir()
-    assert escrowed.stat().st_mode & 0o777 == 0o600
+    (spooled,) = (tmp_path / "spool").iterdir()
+    assert spooled.stat().st_mode & 0o777 == 0o600
     assert len(simulator.requests()) == 1
 
     run = run_playbook(tmp_path, empty_gateways.inventory, "-e", f"@{variables}", "--limit", "gw1")
     assert run.values("action") == {"gw1": "created"}, run.output
     assert len(simulator.requests()) == 1
-    assert list((tmp_path / "escrow").iterdir()) == []
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 @pytest.mark.parametrize("program", ["sha256sum", "tar"])

@@ -91,7 +91,7 @@ def test_nothing_shows_or_keeps_a_secret(
         outputs.append(run_all(gateways, planted, tmp_path, "-e", "thingstream_gateway_field_map={'host':'nowhere'}",
                                "-e", "thingstream_gateway_force=true", **logged))  # fmt: skip
         assert "missing_field" in outputs[-1].values("error_code").values()
-        shutil.rmtree(tmp_path / "escrow")
+        shutil.rmtree(tmp_path / "spool")
         for playbook in ("verify", "rollback", "retire", "audit"):
             outputs.append(run_all(gateways, planted, tmp_path, playbook=playbook, **logged))
         assert set(outputs[-4].values("error_code").values()) == {"unreachable"}, "nobody listens where it connects to"
@@ -108,7 +108,7 @@ def test_nothing_shows_or_keeps_a_secret(
         assert "PLAY RECAP" in run.output
         assert found_in(run.output.encode(), secrets) == set()
     assert found_in(b"\n".join(seen), secrets) == set()
-    shutil.rmtree(tmp_path / "escrow")  # kept the answers of the last run, as it must
+    shutil.rmtree(tmp_path / "spool")  # kept the answers of the last run, as it must
     planted["inventory"].unlink()
     assert found_in_files(secrets, since, tmp_path) == {}
     assert found_in_files(secrets, since, Path(tempfile.gettempdir()), without=[tmp_path.parent]) == {}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
 from integration.ansible_run import PROJECT, plain
 from integration.test_secrets import found_in_files
 from simulator.client import RunningSimulator
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Controller:
-    """One controller with one escrow; gateways are directories, and a private directory is made for each job."""
+    """One controller with one spool; gateways are directories, and a private directory is made for each job."""
 
     work: Path
     simulator: RunningSimulator
@@ -177,7 +177,7 @@ def counts(summary: Mapping[str, Any]) -> dict[str, int]:
 
 
 def test_slices_do_what_one_run_does(controller: Controller) -> None:
-    """Provisioned, renewed with nothing due, cut anew and renewed by force; the slices share escrow and caches."""
+    """Provisioned, renewed with nothing due, cut anew and renewed by force; the slices share spool and caches."""
     whole, sliced = fleet(controller, "whole"), fleet(controller, "sliced")
     steps = [
         ("provision", 3, {}, {"hosts": 8, "due": 8, "renewed": 8}),
@@ -198,7 +198,7 @@ def test_slices_do_what_one_run_does(controller: Controller) -> None:
     for profile in ("slices-whole", "slices-sliced"):
         things = controller.simulator.things(profile=profile)
         assert sorted(thing["hardware_id"] for thing in things) == sorted([f"slices-{host}" for host in FLEET] * 2)
-    assert list((controller.work / "escrow").iterdir()) == []
+    assert list((controller.work / "spool").iterdir()) == []
 
     audits = controller.run("audit", "thingstream.ztp.audit", 2, sliced)
     reports = [json.loads((job.private / "project" / "thingstream-audit.json").read_text()) for job in audits]

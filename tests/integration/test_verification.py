@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import verification
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.credentials import Credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.verification import Proof, Trial, prove
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.credentials import Credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify import verification
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verification import Proof, Trial, prove
 from ansible_collections.thingstream.ztp.tests.unit.support import assert_no_secret, make_pair, parse
 from cryptography.hazmat.primitives.asymmetric import ec
 from integration.broker import PLAIN, PROGRAMS, Broker, running_broker, simulate

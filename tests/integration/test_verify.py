@@ -37,8 +37,8 @@ class Gateway:
         return run_playbook(self.work, inventory, *arguments, playbook=f"thingstream.ztp.{playbook}")
 
     @property
-    def escrow(self) -> list[Path]:
-        return list((self.work / "escrow").iterdir())
+    def spool(self) -> list[Path]:
+        return list((self.work / "spool").iterdir())
 
     @property
     def current(self) -> Path:
@@ -99,7 +99,7 @@ def test_what_does_not_work_is_never_activated(gateway: Gateway, simulator: Runn
         run = gateway.run("provision", **proving)
         assert run.values("error_code") == {"one": "credentials_refused"}, run.output
         assert os.readlink(gateway.current) == before
-        (kept,) = gateway.escrow
+        (kept,) = gateway.spool
         assert str(kept) in run.hosts["one"]["msg"]
     login = json.loads(base64.b64decode(json.loads(kept.read_text())["response"]))
     subprocess.run(
@@ -112,7 +112,7 @@ def test_what_does_not_work_is_never_activated(gateway: Gateway, simulator: Runn
         again = gateway.run("provision", **proving)
     assert again.values("action") == {"one": "renewed"}, again.output
     assert len(simulator.requests()) == 1
-    assert gateway.escrow == []
+    assert gateway.spool == []
 
 
 @pytest.fixture

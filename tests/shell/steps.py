@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import Host
 
 COMMANDS = "cat chmod chown flock id ln ls mkdir mv readlink rm rmdir sha256sum sync tail".split()  # noqa: SIM905

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import Host, change, outcome, refused, snapshot
 
 NEEDED = "cat chmod chown id ln ls mkdir mv rm rmdir sha256sum sync tar".split()  # noqa: SIM905

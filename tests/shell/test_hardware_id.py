@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What hardware_id.sh finds in the files of a gateway and hears from ModemManager."""
+"""What identify.sh finds in the files of a gateway and hears from ModemManager."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import hardware_id
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id
 from shell.host import Host
 
 IMEI, OTHER_IMEI = "356938035643809", "353816058851462"

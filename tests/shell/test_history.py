@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.consumer import Consumer
 from shell.host import Host, change, outcome, refused, snapshot
 from shell.steps import stepping

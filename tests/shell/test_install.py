@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import DIRECTORY_MODE, MODES, MODIFIED_AT, PUBLIC, Host, bundle, plant_generation, refused, snapshot
 
 

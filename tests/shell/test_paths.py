@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import DIRECTORY_MODE, MODES, Host, new_nonce, refused
 
 PATHS = {
@@ -65,9 +65,9 @@ def test_nothing_is_interpreted(host: Host, tmp_path: Path, kind: str) -> None:
 def test_a_long_path(host: Host, tmp_path: Path) -> None:
     component = "ux'x " * 25
     path = tmp_path / component / component
-    missing = gateway.LONGEST_PATH - len(bytes(path)) - 1
+    missing = gateway.MAX_PATH - len(bytes(path)) - 1
     path = path / ("'" * missing)
-    assert len(bytes(path)) == gateway.LONGEST_PATH
+    assert len(bytes(path)) == gateway.MAX_PATH
     lifecycle(host.at(path))
 
 

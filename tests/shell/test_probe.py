@@ -11,8 +11,8 @@ import pwd
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import DIRECTORY_MODE, MODES, Host, bundle, plant_generation, plant_leftovers, refused, snapshot
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import MODIFIED_AT, Host, change, refused
 
-LONGEST_COMMAND = 9000  # what dropbear takes
+MAX_COMMAND = 9000  # what dropbear takes
 
 
 def lifecycle(host: Host) -> None:
@@ -99,5 +99,5 @@ def test_no_command_is_long_or_shows_anything(host: Host, tmp_path: Path) -> Non
         MODIFIED_AT,
     )
     assert (path / "current" / "client.key").read_bytes() == b"a secret"
-    assert max(map(len, commands)) < LONGEST_COMMAND
+    assert max(map(len, commands)) < MAX_COMMAND
     assert "secret" not in "".join(commands)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import Host, change, outcome, plant_generation, plant_leftovers, refused, snapshot
 
 

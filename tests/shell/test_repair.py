@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.host import DIRECTORY_MODE, MODES, Host, refused, snapshot
 
 Drift = Callable[[Path], None]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from shell.consumer import Consumer
 from shell.host import DIRECTORY_MODE, MODES, SHELLS, UNREAD, Host, change, outcome, plant_generation, refused, snapshot
 from shell.steps import stepping

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway, hardware_id
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id
 
 SCRIPT = Path(gateway.__file__).with_name("gateway.sh")
-SENT = {SCRIPT: gateway.SCRIPT, SCRIPT.with_name("hardware_id.sh"): hardware_id.SCRIPT}
+SENT = {SCRIPT: gateway.SCRIPT, SCRIPT.with_name("identify.sh"): hardware_id.SCRIPT}
 every_script = pytest.mark.parametrize("script", SENT, ids=lambda path: path.name)
 
 

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, inspection, policy
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Held
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Attributes, Held
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import inspection, policy
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, cloudlocate, encoded, parse
 
 PATH = "/etc/thingstream/pointperfect"

@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
-    api,
-    bundle,
-    escrow,
-    history,
-    policy,
-    provision,
-    retirement,
-    rollback,
-)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import history
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.order import Order, Outcome, Target, World
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy, provision, retirement, rollback
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order, Outcome, Runtime, Target
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,
@@ -58,7 +53,7 @@ class Rig:
 
     root: Path
     service: str = "pointperfect"
-    controller: str = "escrow"
+    controller: str = "spool"
     replies: list[Reply] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -69,7 +64,7 @@ class Rig:
     proof: ProvisioningError | None = None
     proven: list[Any] = field(default_factory=list)
 
-    # ---- the world ----
+    # ---- the runtime ----
 
     def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
         self.commands.append(command)
@@ -97,8 +92,8 @@ class Rig:
         if self.proof is not None:
             raise self.proof
 
-    def world(self) -> World:
-        return World(
+    def runtime(self) -> Runtime:
+        return Runtime(
             execute=self.execute,
             post=self.post,
             now=lambda: self.now,
@@ -132,7 +127,7 @@ class Rig:
             "target": self.target(
                 **{name: changes.pop(name) for name in list(changes) if name in Target.__annotations__}
             ),
-            "escrow_place": self.escrow_place,
+            "spool_place": self.spool_place,
         }
         return Order(**{**given, **changes})
 
@@ -157,14 +152,14 @@ class Rig:
     ) -> Outcome:
         self.commands = []
         outcome = rollback.ensure_rolled_back(
-            self.target(**changes), self.world(), generation, force=force, check_mode=check_mode
+            self.target(**changes), self.runtime(), generation, force=force, check_mode=check_mode
         )
         assert_no_secret(outcome)
         return outcome
 
     def retire(self, *things: Mapping[str, Any], check_mode: bool = False) -> Outcome:
         self.commands = []
-        outcome = retirement.ensure_retired(self.target(), self.world(), things, check_mode=check_mode)
+        outcome = retirement.ensure_retired(self.target(), self.runtime(), things, check_mode=check_mode)
         assert_no_secret(outcome)
         return outcome
 
@@ -175,7 +170,7 @@ class Rig:
         self.bodies, self.commands, self.sleeps = [], [], []
         order = self.order(**changes)
         assert_no_secret(order)
-        outcome = ensure(order, self.world(), check_mode)
+        outcome = ensure(order, self.runtime(), check_mode)
         assert not self.replies, "the platform was asked too seldom"
         assert_no_secret(outcome)
         return outcome
@@ -202,13 +197,13 @@ class Rig:
         return sorted(entry.name for entry in (self.path / "generations").iterdir())
 
     @property
-    def escrow_place(self) -> Path:
-        return escrow.location(str(self.root / self.controller), self.service, "hw-1", "gw1")
+    def spool_place(self) -> Path:
+        return spool.location(str(self.root / self.controller), self.service, "hw-1", "gw1")
 
     @property
-    def escrow_file(self) -> Path:
-        """The one entry in escrow."""
-        (file,) = escrow.files(self.escrow_place)
+    def spool_file(self) -> Path:
+        """The one entry in the spool."""
+        (file,) = spool.files(self.spool_place)
         return file
 
     @property
@@ -225,7 +220,7 @@ class Rig:
     @property
     def retired(self) -> list[dict[str, Any]]:
         """The retirement list as the next run sees it."""
-        held = provision.look(self.target(), self.world())
+        held = provision.look(self.target(), self.runtime())
         return history.retired(provision.past_of(held), held.record)
 
     @property
@@ -238,7 +233,7 @@ class Rig:
         (self.current / "thing.json").write_text(json.dumps(record))
 
     def assert_in_order(self, *also: str) -> None:
-        """Complete, private, nothing left behind (in the path, ``also`` may be there), and escrow is empty."""
+        """Complete, private, nothing left behind (in the path, ``also`` may be there), and spool is empty."""
         link = self.current.readlink()
         assert link.parent == Path("generations")
         assert len(link.name) == 6
@@ -251,7 +246,7 @@ class Rig:
         for directory in (self.path, self.path / "generations", self.current.resolve()):
             assert directory.stat().st_mode & 0o7777 == 0o750
         assert {entry.name for entry in self.path.iterdir()} <= {"current", "generations", "history.json", *also}
-        assert escrow.files(self.escrow_place) == []
+        assert spool.files(self.spool_place) == []
 
 
 def install_by_hand(rig: Rig, pair: Pair) -> None:

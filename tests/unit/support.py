@@ -19,8 +19,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import credentials
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     MQTT_PASSWORD,
@@ -170,7 +170,7 @@ def test_what_is_asked_again(
         assert script.sent[0] == script.sent[1]
         assert len(script.waits) == 1
         if wait is not None:
-            assert wait <= script.waits[0] <= api.LONGEST_WAIT
+            assert wait <= script.waits[0] <= api.MAX_WAIT
     else:
         script = Script([first()])
         script.fail(repeatable)
@@ -740,9 +740,9 @@ def test_an_answer_that_drips(pki: Pki, tls: ssl.SSLContext, data: bytes) -> Non
 @pytest.mark.parametrize(
     "behavior",
     [
-        answering("200 OK", b"x" * (api.LARGEST_ANSWER + 1)),
-        answering("200 OK", gzip.compress(b"x" * (20 * api.LARGEST_ANSWER)), "Content-Encoding: gzip"),
-        send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (2 * api.LARGEST_ANSWER)),
+        answering("200 OK", b"x" * (api.MAX_RESPONSE + 1)),
+        answering("200 OK", gzip.compress(b"x" * (20 * api.MAX_RESPONSE)), "Content-Encoding: gzip"),
+        send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (2 * api.MAX_RESPONSE)),
     ],
     ids=["announced", "compressed", "endless"],
 )
@@ -753,8 +753,8 @@ def test_a_huge_answer(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> Non
 
 
 def test_the_largest_answer(pki: Pki, tls: ssl.SSLContext) -> None:
-    with serving(answering("200 OK", b"x" * api.LARGEST_ANSWER), tls=tls) as server:
-        assert len(api.post(endpoint(server.port, pki), PAYLOAD).body) == api.LARGEST_ANSWER
+    with serving(answering("200 OK", b"x" * api.MAX_RESPONSE), tls=tls) as server:
+        assert len(api.post(endpoint(server.port, pki), PAYLOAD).body) == api.MAX_RESPONSE
 
 
 # ---- proxies ----

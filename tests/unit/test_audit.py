@@ -17,14 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import (
-    audit,
-    audit_files,
-    audit_metrics,
-    audit_page,
-    policy,
-)
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit, audit_files, audit_metrics, audit_page
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
 from ansible_collections.thingstream.ztp.tests.unit.looks import (
     FAILED,
     HOSTILE,
@@ -39,9 +34,9 @@ from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, SEC
 from prometheus_client.parser import text_string_to_metric_families
 
 OLD = {"client_id": "device:old", "service": "cloudlocate", "hardware_id": "hw", "given_name": "gw"}
-WAITING = {"file": "/x/y.escrow", "service": "cloudlocate", "readable": True, "hardware_id": "hw-9", "given_name": "g",
+WAITING = {"file": "/x/y.spool", "service": "cloudlocate", "readable": True, "hardware_id": "hw-9", "given_name": "g",
            "reason": "absent", "received_at": "2026-11-21T03:10:09Z"}  # fmt: skip
-LOST = {"file": "/x/z.asked", "service": "cloudlocate", "hardware_id": "hw-8", "given_name": "h",
+LOST = {"file": "/x/z.request", "service": "cloudlocate", "hardware_id": "hw-8", "given_name": "h",
         "asked_at": "2026-11-21T03:10:08Z"}  # fmt: skip
 
 
@@ -54,9 +49,9 @@ def dated(**days: float) -> dict[str, Any]:
 
 
 def report_of(
-    looks: Mapping[str, Any], escrow: Sequence[Any] = (), unanswered: Sequence[Any] = (), **more: Any
+    looks: Mapping[str, Any], spool: Sequence[Any] = (), unanswered: Sequence[Any] = (), **more: Any
 ) -> dict[str, Any]:
-    return audit.fleet_report(looks, escrow, unanswered, NOW, **more)
+    return audit.fleet_report(looks, spool, unanswered, NOW, **more)
 
 
 def forms(report: Mapping[str, Any]) -> dict[str, str]:
@@ -144,9 +139,9 @@ def test_a_fleet_that_was_seen_is_complete() -> None:
     report = report_of(looks, [WAITING], [LOST])
     assert report["complete"]
     assert [(entry["host"], entry["client_id"]) for entry in report["retired"]] == [("a", "device:old")]
-    assert (report["totals"]["retired"], report["totals"]["escrow"], report["escrow"]) == (1, 1, [WAITING])
+    assert (report["totals"]["retired"], report["totals"]["spool"], report["spool"]) == (1, 1, [WAITING])
     assert (report["totals"]["unanswered"], report["unanswered"]) == (1, [LOST])
-    assert not report_of(looks, escrow_error="cannot")["complete"]
+    assert not report_of(looks, spool_error="cannot")["complete"]
     assert report_of({})["complete"]
     assert forms(report_of({}))
 
@@ -251,7 +246,7 @@ def test_a_real_parser_reads_the_metrics() -> None:
     assert found["thingstream_gateways"] == {(): len(CASES) + 1}
     assert found["thingstream_bundles"]["unreachable",] == 1
     assert set(found["thingstream_bundles"]) == {(state,) for state in audit.STATES}
-    assert found["thingstream_escrow_responses"] == {(): 1}
+    assert found["thingstream_spool_responses"] == {(): 1}
     assert found["thingstream_unanswered_requests"] == {(): 2}
     assert found["thingstream_gateway_seen"]["unreachable",] == 0
     assert found["thingstream_gateway_seen"]["ünïcode",] == 1
@@ -325,7 +320,8 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
 LARGE = """
 import resource, sys, time
 sys.path.insert(0, {collections!r})
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import audit, audit_files
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit_files
 from ansible_collections.thingstream.ztp.tests.unit.looks import NOW, fleet
 looks = fleet(10_000)
 start = time.monotonic()
@@ -337,7 +333,7 @@ print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 
 def test_ten_thousand_gateways() -> None:
     """Measured: 2 to 3 seconds for all four forms, 130 MiB with the looks themselves, 8 MB for the largest form."""
-    program = LARGE.format(collections=str(Path(audit.__file__).parents[5]))
+    program = LARGE.format(collections=str(Path(audit.__file__).parents[6]))
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     seconds, mebibytes, *sizes = map(float, run.stdout.split())
     assert seconds < 40

@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, broker_ca
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
 from cryptography import x509
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import requests.utils
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import bundle, policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import File
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,

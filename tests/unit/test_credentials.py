@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import FIELDS, SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import FIELDS, SERVICES
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,

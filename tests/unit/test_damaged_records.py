@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway, inspection
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import inspection
 from ansible_collections.thingstream.ztp.tests.unit.looks import MODES, RENEWAL
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt
 from ansible_collections.thingstream.ztp.tests.unit.support import Pair, cloudlocate, spartn

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.action.thingstream_ztp import ActionModule
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
 
 VARIABLES = {"token": "THINGSTREAM_ZTP_TOKEN", "api_url": "THINGSTREAM_API_URL", "ca_path": "THINGSTREAM_CA_PATH"}
 

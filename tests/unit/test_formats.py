@@ -11,9 +11,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import (
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import (
     DEFAULT_FORMATS,
     FORMATS,
     PUBLIC_FILES,
@@ -21,7 +19,9 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import (
     check_formats,
     topics_of,
 )
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import File
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.render import render
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import File
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,

@@ -16,9 +16,15 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES, ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes, Change, Consumers, File, Held
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import (
+    Attributes,
+    Change,
+    Consumers,
+    File,
+    Held,
+)
 from ansible_collections.thingstream.ztp.tests.unit.support import MQTT_PASSWORD, NOW, assert_no_secret
 
 PATH = "/etc/thingstream/pointperfect"
@@ -683,7 +689,7 @@ def below(mode: str, owner: int = 0, name: str = "/etc") -> dict[str, Any]:
     [
         {},
         {"free_kib": None},
-        {"free_kib": gateway.LEAST_FREE_KIB},
+        {"free_kib": gateway.MIN_FREE_KIB},
         {"owner_id": 998, "group_id": 997},
         {"user_id": 1000, "owner_id": 1000, "group_id": 20, "groups": {1000: "pi", 20: "dialout"},
          **below("drwxr-x---", 1000, PATH)},
@@ -727,7 +733,7 @@ def test_what_can_be_installed(changes: dict[str, Any]) -> None:
         ({"group_id": None}, "bad_option", "no group 'staff'"),
         ({"user_id": 1000, "groups": {1000: "pi"}, "owner_id": 0, "group_id": 1000}, "permission", "become"),
         ({"user_id": 1000, "groups": {1000: "pi"}, "owner_id": 1000, "group_id": 0}, "permission", "become"),
-        ({"free_kib": gateway.LEAST_FREE_KIB - 1}, "disk_full", "255 KiB"),
+        ({"free_kib": gateway.MIN_FREE_KIB - 1}, "disk_full", "255 KiB"),
         ({"free_kib": 0}, "disk_full", "0 KiB"),
     ],
 )

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import hardware_id
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.hardware_id import Candidate
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.hardware_id import Candidate
 
 IMEI = "356938035643809"
 LOWER_IMEI = "353816058851462"
@@ -279,7 +279,7 @@ def test_hostile_values(source: str, value: str) -> None:
     assert candidate.refused
     shown = candidate.value or ""
     assert shown.isprintable()
-    assert len(shown) <= hardware_id.LONGEST_ID
+    assert len(shown) <= hardware_id.MAX_ID
     assert not set(shown) & set("{}")
 
 
@@ -288,7 +288,7 @@ def test_an_endless_answer_is_cut() -> None:
         f"none dmi_serial {number}" for number in range(5000)
     ]
     found = hardware_id.candidates(["dmi_serial"], lines)
-    assert len(found) == hardware_id.MOST_VALUES + 1
+    assert len(found) == hardware_id.MAX_VALUES + 1
     assert found[-1].refused == "the gateway answered in a way that cannot be understood"
 
 

@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import history, policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import history
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
 
 AT = "2026-11-22T12:00:00Z"
@@ -308,10 +309,10 @@ def test_the_oldest_things_are_forgotten_last() -> None:
     held = history.mark_done(held, [thing(number) for number in range(0, 100, 2)], NOW)
     done = [one["client_id"] for one in held["things"] if one["done_at"]]
     assert done == [f"device:{number}" for number in range(60, 100, 2)]
-    assert len(held["things"]) == 100 + history.MOST_DONE
+    assert len(held["things"]) == 100 + history.MAX_DONE
     for number in range(150, 300):
         held = history.leave(held, thing(number), NOW)
-    assert len(held["things"]) == history.MOST_THINGS
+    assert len(held["things"]) == history.MAX_THINGS
     assert held["things"][-1]["client_id"] == "device:299"
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import inspection, policy
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import Attributes
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Attributes
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import inspection, policy
 from ansible_collections.thingstream.ztp.tests.unit.looks import MODES, PATH, RENEWAL, held
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
 

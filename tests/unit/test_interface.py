@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import policy, services
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import services
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (PROJECT / "plugins/modules").glob("*.py"))
@@ -55,7 +56,7 @@ def compare_options(documented: dict[str, Any], spec: dict[str, Any]) -> None:
         assert said.get("elements") == option.get("elements"), name
         assert sorted(said.get("choices", [])) == sorted(option.get("choices", [])), name
         assert said.get("required", False) == option.get("required", False), name
-        if name != "escrow_path":  # its default depends on the configuration of Ansible
+        if name != "spool_path":  # its default depends on the configuration of Ansible
             assert said.get("default") == option.get("default"), name
         assert said["description"], name
         compare_options(said.get("suboptions", {}), option.get("options", {}))

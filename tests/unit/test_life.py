@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import escrow, gateway, policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, flip, newer_keys, unreachable
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
@@ -43,17 +45,17 @@ def device(number: int) -> dict[str, Any]:
 
 
 def keep(rig: Rig, response: Mapping[str, Any] | bytes, days: float, reason: str = "absent") -> Path:
-    """Puts an answer into escrow as a run does that could not install it."""
-    escrow.prepare(rig.escrow_place)
+    """Puts an answer into the spool as a run does that could not install it."""
+    spool.prepare(rig.spool_place)
     raw = response if isinstance(response, bytes) else encoded(response)
-    entry = escrow.Entry(rig.service, "hw-1", "gw1", reason, NOW + days * DAY, raw)
-    file = escrow.store(rig.escrow_place, entry, rig.cipher).file
+    entry = spool.Entry(rig.service, "hw-1", "gw1", reason, NOW + days * DAY, raw)
+    file = spool.store(rig.spool_place, entry, rig.cipher).file
     assert file is not None
     return file
 
 
-def files_in_escrow(rig: Rig) -> list[Path]:
-    return escrow.files(rig.escrow_place)
+def files_in_spool(rig: Rig) -> list[Path]:
+    return spool.files(rig.spool_place)
 
 
 # ---- the history ----
@@ -175,7 +177,7 @@ def test_the_same_credentials_are_no_rotation(installed: Rig, ec_pair: Pair, res
     for _run in range(2):
         error = installed.fails(answer, rotate_before=NOW + DAY)
         assert error.code == "not_rotated"
-        assert files_in_escrow(installed) == []
+        assert files_in_spool(installed) == []
         assert tree(installed.path) == before
 
 
@@ -232,7 +234,7 @@ def test_a_token_that_delivers_otherwise(installed: Rig, other_pair: Pair) -> No
     before = tree(installed.path)
     error = installed.fails(wrong, delivery="ntrip")
     assert error.code == "wrong_delivery"
-    assert str(installed.escrow_file) in error.message
+    assert str(installed.spool_file) in error.message
     assert tree(installed.path) == before
     outcome = installed.present(rtcm(), delivery="ntrip")
     assert (outcome.action, outcome.reason) == ("renewed", "service_changed")
@@ -245,7 +247,7 @@ def test_a_token_that_delivers_the_thing_in_use(installed: Rig, ec_pair: Pair) -
     before = tree(installed.path)
     for _run in range(2):
         assert installed.fails(spartn(ec_pair), delivery="ntrip").code == "wrong_delivery"
-        assert files_in_escrow(installed) == [], "the gateway has it already"
+        assert files_in_spool(installed) == [], "the gateway has it already"
     assert tree(installed.path) == before
     installed.present(rtcm(), delivery="ntrip")
     assert installed.retired_ids == [CLIENT_ID]
@@ -256,7 +258,7 @@ def test_an_unwanted_delivery_is_not_asked_for_again_where_that_makes_things(rig
     assert rig.fails(spartn(ec_pair), delivery="ntrip", repeatable=False).code == "wrong_delivery"
     error = rig.fails(delivery="ntrip", repeatable=False)
     assert error.code == "wrong_delivery"
-    assert str(rig.escrow_file) in error.message
+    assert str(rig.spool_file) in error.message
     assert not rig.path.exists()
     assert rig.present(repeatable=False).action == "created", "now it is wanted as it is"
     rig.assert_in_order()
@@ -361,7 +363,7 @@ def test_what_does_not_work_is_not_switched_to(installed: Rig, other_pair: Pair,
         error = installed.fails(*replies, force=bool(replies), proving="before_switch")
         assert error.code == proof.code
         assert error.message.startswith(proof.message)
-        assert str(installed.escrow_file) in error.message
+        assert str(installed.spool_file) in error.message
         assert tree(installed.path) == before
         assert_no_secret(error, also=(other_pair.secret_line,))
     installed.proof = None
@@ -449,11 +451,11 @@ def test_what_is_refused_and_comes_back_is_still_refused(installed: Rig, ec_pair
     for _run in range(2):
         error = installed.fails(spartn(ec_pair), proving="always", renew_refused=True)
         assert error.code == "credentials_refused"
-        assert files_in_escrow(installed) == []
+        assert files_in_spool(installed) == []
         assert tree(installed.path) == before
 
 
-# ---- escrow ----
+# ---- spool ----
 
 
 @pytest.mark.parametrize("cipher", [None, flip])
@@ -523,7 +525,7 @@ def test_an_answer_stays_until_its_thing_is_written_down(locate: Rig) -> None:
     locate.execute = breaks  # type: ignore[method-assign]
     with pytest.raises(GatewayUnreachable):
         locate.present()
-    assert files_in_escrow(locate) == [file]
+    assert files_in_spool(locate) == [file]
     locate.present()
     assert locate.retired_ids == ["device:0"]
     locate.assert_in_order()
@@ -543,12 +545,12 @@ def test_an_old_answer_that_nobody_understands_stays_where_things_cost_money(loc
     before = tree(locate.path)
     assert locate.present().action == "none"
     assert locate.commands == ["sh -s"]
-    assert (files_in_escrow(locate), tree(locate.path)) == ([file], before)
+    assert (files_in_spool(locate), tree(locate.path)) == ([file], before)
     locate.present(device(2), force=True)
-    assert (files_in_escrow(locate), locate.retired_ids) == ([file], ["device:1"])
+    assert (files_in_spool(locate), locate.retired_ids) == ([file], ["device:1"])
     outcome = locate.absent()
     assert outcome.thing is not None
-    assert files_in_escrow(locate) == [file]
+    assert files_in_spool(locate) == [file]
 
 
 def test_an_old_answer_that_nobody_understands_goes_where_asking_again_is_free(installed: Rig, ec_pair: Pair) -> None:
@@ -559,7 +561,7 @@ def test_an_old_answer_that_nobody_understands_goes_where_asking_again_is_free(i
     assert installed.retired == [], "nobody knows of a Thing in it, and the hardware ID is that of the one in use"
 
 
-def test_absent_takes_the_thing_in_escrow_onto_the_list(locate: Rig) -> None:
+def test_absent_takes_the_thing_in_spool_onto_the_list(locate: Rig) -> None:
     keep(locate, device(2), days=1)
     locate.now = NOW + 2 * DAY
     before = tree(locate.root)
@@ -568,18 +570,18 @@ def test_absent_takes_the_thing_in_escrow_onto_the_list(locate: Rig) -> None:
     outcome = locate.absent()
     assert predicted == outcome
     assert locate.retired_ids == ["device:2", "device:1"]
-    assert files_in_escrow(locate) == []
+    assert files_in_spool(locate) == []
 
 
 def test_absent_dates_the_thing_in_use_by_its_end(locate: Rig) -> None:
-    """Although the answer that was installed is still in escrow."""
+    """Although the answer that was installed is still in the spool."""
     keep(locate, device(1), days=0)
     locate.now = NOW + 2 * DAY
     locate.absent()
     assert [(entry["client_id"], entry["since"]) for entry in locate.retired] == [
         ("device:1", policy.timestamp(NOW + 2 * DAY))
     ]
-    assert files_in_escrow(locate) == []
+    assert files_in_spool(locate) == []
 
 
 # ---- consumers that do not come back ----
@@ -596,7 +598,7 @@ def test_consumers_that_do_not_come_back(rig: Rig, ec_pair: Pair, other_pair: Pa
     for replies in ([second], []):
         error = rig.fails(*replies, force=bool(replies), consumers=ill)
         assert error.code == "health_check_failed"
-        assert str(rig.escrow_file) in error.message
+        assert str(rig.spool_file) in error.message
         assert rig.current.readlink() == Path("generations/000001")
         assert tree(rig.current.resolve()) == before
         assert in_use not in rig.retired_ids

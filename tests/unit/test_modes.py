@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import modes
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import modes
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 
 

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import policy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
 
 RECORD = MappingProxyType(

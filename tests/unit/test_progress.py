@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import progress
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.progress import Progress
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import progress
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.progress import Progress
 from wcwidth import wcswidth
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import api, bundle, escrow, gateway, policy, provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.formats import Layout
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy, provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
 from ansible_collections.thingstream.ztp.tests.unit.rig import CA, Reply, Rig, corrupt, flip, newer_keys, unreachable
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
@@ -424,9 +428,9 @@ def test_it_finds_out_before_it_asks(rig: Rig, tmp_path: Path, changes: dict[str
 
 
 def test_no_request_without_a_place_for_its_answer(rig: Rig) -> None:
-    (rig.root / "escrow").mkdir(mode=0o755)
-    (rig.root / "escrow").chmod(0o755)
-    assert rig.fails().code == "escrow_failed"
+    (rig.root / "spool").mkdir(mode=0o755)
+    (rig.root / "spool").chmod(0o755)
+    assert rig.fails().code == "spool_failed"
     assert not rig.path.exists()
 
 
@@ -440,9 +444,11 @@ def test_a_path_that_is_a_link_or_a_file(rig: Rig) -> None:
 
 
 def test_a_gateway_that_is_unreachable_at_once(rig: Rig) -> None:
-    world = replace(rig.world(), execute=lambda command, standard_input, secret: unreachable(command, standard_input))
+    runtime = replace(
+        rig.runtime(), execute=lambda command, standard_input, secret: unreachable(command, standard_input)
+    )
     with pytest.raises(GatewayUnreachable):
-        provision.ensure_present(rig.order(), world)
+        provision.ensure_present(rig.order(), runtime)
     assert rig.bodies == []
 
 
@@ -459,10 +465,10 @@ def test_a_platform_that_refuses_changes_nothing(installed: Rig, replies: list[R
     before = tree(installed.path)
     assert installed.fails(*replies, force=True).code == code
     assert tree(installed.path) == before
-    assert escrow.files(installed.escrow_place) == []
+    assert spool.files(installed.spool_place) == []
 
 
-# ---- escrow ----
+# ---- spool ----
 
 
 @pytest.mark.parametrize("cipher", [None, flip])
@@ -472,9 +478,9 @@ def test_a_host_that_vanishes_before_the_install(
     rig.cipher, rig.hook = cipher, unreachable
     with pytest.raises(GatewayUnreachable) as caught:
         rig.present(spartn(ec_pair))
-    assert str(rig.escrow_file) in caught.value.message
+    assert str(rig.spool_file) in caught.value.message
     assert_no_secret(caught.value, also=(ec_pair.secret_line,))
-    assert rig.escrow_file.stat().st_mode & 0o7777 == 0o600
+    assert rig.spool_file.stat().st_mode & 0o7777 == 0o600
     assert not rig.path.exists()
 
     rig.now += DAY
@@ -506,7 +512,7 @@ def test_a_stream_that_is_cut(installed: Rig, other_pair: Pair) -> None:
     installed.hook = half
     before = tree(installed.current.resolve())
     error = installed.fails(spartn(other_pair), force=True)
-    assert str(installed.escrow_file) in error.message
+    assert str(installed.spool_file) in error.message
     assert tree(installed.current.resolve()) == before
     outcome = installed.present()
     assert (outcome.action, outcome.reason, outcome.generation) == ("renewed", "forced", "000002")
@@ -536,7 +542,7 @@ def test_a_missing_field_is_mapped_later_without_a_second_request(rig: Rig) -> N
     error = rig.fails(response)
     assert error.code == "missing_field"
     assert "mqtt.identity" in error.message
-    assert str(rig.escrow_file) in error.message
+    assert str(rig.spool_file) in error.message
     assert not rig.path.exists()
     assert rig.fails().code == "missing_field"
     field_map = {
@@ -553,7 +559,7 @@ def test_a_missing_field_is_mapped_later_without_a_second_request(rig: Rig) -> N
 
 def test_where_asking_again_is_free_a_useless_response_is_asked_for_again(rig: Rig, ec_pair: Pair) -> None:
     assert rig.fails(spartn(ec_pair, brokerHost=None)).code == "missing_field"
-    assert rig.escrow_file.exists()
+    assert rig.spool_file.exists()
     assert rig.present(spartn(ec_pair)).action == "created"
     rig.assert_in_order()
 
@@ -563,23 +569,23 @@ def test_an_answer_that_is_no_json_is_kept_too(rig: Rig, service: str) -> None:
     rig.service = service
     error = rig.fails(b"<html>" + TOKEN.encode())
     assert error.code == "bad_response"
-    assert str(rig.escrow_file) in error.message
-    (kept,) = escrow.load(rig.escrow_place, bytes)
+    assert str(rig.spool_file) in error.message
+    (kept,) = spool.load(rig.spool_place, bytes)
     assert kept is not None
     assert kept.response == b"<html>" + TOKEN.encode()
     if service == "cloudlocate":
         assert rig.fails().code == "bad_response"
 
 
-def test_an_escrow_that_cannot_be_read_is_not_ignored(installed: Rig) -> None:
-    corrupt(installed.escrow_place.with_name(f"{installed.escrow_place.name}-x{escrow.SUFFIX}"))
+def test_an_spool_that_cannot_be_read_is_not_ignored(installed: Rig) -> None:
+    corrupt(installed.spool_place.with_name(f"{installed.spool_place.name}-x{spool.SUFFIX}"))
     before = tree(installed.path)
     for changes in ({}, {"force": True}):
-        assert installed.fails(**changes).code == "escrow_failed"
+        assert installed.fails(**changes).code == "spool_failed"
     assert tree(installed.path) == before
 
 
-def test_what_is_in_escrow_never_replaces_what_is_newer(installed: Rig, ec_pair: Pair) -> None:
+def test_what_is_in_spool_never_replaces_what_is_newer(installed: Rig, ec_pair: Pair) -> None:
     """Two controllers: what one could not install must not undo what the other has installed since."""
     installed.now, installed.hook = NOW + DAY, unreachable
     with pytest.raises(GatewayUnreachable):
@@ -613,17 +619,17 @@ def test_a_thing_that_is_never_activated(rig: Rig, timeout: float, sleeps: list[
     assert "clientId, subscriptionsTitle" in error.message
     assert rig.sleeps == sleeps
     assert not rig.path.exists()
-    assert escrow.files(rig.escrow_place) == [], "there is nothing in it to keep"
+    assert spool.files(rig.spool_place) == [], "there is nothing in it to keep"
 
 
 def test_where_asking_again_is_not_safe_nobody_waits(rig: Rig) -> None:
     error = rig.fails(PENDING, repeatable=False)
     assert error.code == "activation_pending"
     assert rig.sleeps == []
-    assert str(rig.escrow_file) in error.message, "its Thing exists"
+    assert str(rig.spool_file) in error.message, "its Thing exists"
     error = rig.fails(repeatable=False)
     assert error.code == "missing_field"
-    assert str(rig.escrow_file) in error.message
+    assert str(rig.spool_file) in error.message
 
 
 def test_a_refusal_while_waiting(rig: Rig) -> None:
@@ -672,7 +678,7 @@ def test_check_mode_of_a_first_run(rig: Rig) -> None:
     assert rig.fails(check_mode=True, token=None).code == "token_invalid"
 
 
-def test_check_mode_leaves_escrow_alone(rig: Rig, ec_pair: Pair) -> None:
+def test_check_mode_leaves_spool_alone(rig: Rig, ec_pair: Pair) -> None:
     rig.hook = unreachable
     with pytest.raises(GatewayUnreachable):
         rig.present(spartn(ec_pair))
@@ -693,7 +699,7 @@ def test_another_run_was_faster(rig: Rig, ec_pair: Pair, other_pair: Pair) -> No
     rig.hook = race
     error = rig.fails(spartn(ec_pair))
     assert error.code == "concurrent_change"
-    assert str(rig.escrow_file) in error.message
+    assert str(rig.spool_file) in error.message
     assert rig.generations == ["000001"]
     assert (rig.current / "client.key").read_text() == other_pair.private_key
     other.assert_in_order()

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
 
 THING = {
     "client_id": "device:1",

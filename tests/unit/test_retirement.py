@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import history
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action_base import result_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import result_of
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import history
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from ansible_collections.thingstream.ztp.tests.unit.support import cloudlocate, rtcm, tree
@@ -168,7 +168,7 @@ def test_a_history_that_cannot_be_written(thrice: Rig, prepare: Callable[[Rig], 
     }
 
 
-@pytest.mark.parametrize(("number", "is_full"), [(history.MOST_THINGS - 1, False), (history.MOST_THINGS, True)])
+@pytest.mark.parametrize(("number", "is_full"), [(history.MAX_THINGS - 1, False), (history.MAX_THINGS, True)])
 def test_a_full_list_warns_before_a_thing_is_forgotten(thrice: Rig, number: int, is_full: bool) -> None:
     past = history.readable({"things": named(*range(10, 10 + number))}, None)
     (thrice.path / "history.json").write_text(history.encode(past))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import gateway
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, newer_keys
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import credentials, formats, sources
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import sources
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     MQTT_PASSWORD,
     NOW,

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils import verification
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.credentials import Credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.verification import Proof, Trial, gga, prove
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.credentials import Credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify import verification
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verification import Proof, Trial, gga, prove
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     MQTT_PASSWORD,

@@ -1,0 +1,203 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins share: arguments are validated, the connection is used, errors become results.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.basic import missing_required_lib
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.errors import AnsibleFallbackNotFound
+from ansible.parsing.vault import is_encrypted
+from ansible.plugins.action import ActionBase
+
+from ..bundle import history
+from ..errors import GatewayUnreachable, ProvisioningError
+from ..job import policy
+from ..job.order import Outcome, Runtime, Target
+from ..platform import api
+from ..platform.credentials import CRYPTOGRAPHY_MISSING, JMESPATH_MISSING
+from ..spool import responses as spool
+
+_LIBRARIES = (
+    ("cryptography", CRYPTOGRAPHY_MISSING),
+    ("jmespath", JMESPATH_MISSING),
+    ("requests", api.REQUESTS_MISSING),
+)
+
+
+def from_environment(name: str) -> str:
+    """The value of an option that is not set. An empty variable counts as not set, as what is left blank in a
+    credential of AWX arrives as one.
+
+    :raises AnsibleFallbackNotFound: if there is none.
+    """
+    value = os.environ.get(name)
+    if not value:
+        raise AnsibleFallbackNotFound
+    return value
+
+
+class ZtpActionBase(ActionBase):
+    """An action plugin with the manners of a module.
+
+    A subclass has ``ARGUMENTS``, the ``VALIDATOR`` made of them at import, once for all hosts, and ``perform``.
+    """
+
+    TRANSFERS_FILES = False  # no temporary directory on the gateway
+    ARGUMENTS: Mapping[str, Mapping[str, Any]] = {}
+    VALIDATOR = ArgumentSpecValidator({})
+
+    def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Does the job with validated arguments and returns the result, ``changed`` in it."""
+        raise NotImplementedError
+
+    def run(self, tmp: None = None, task_vars: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Called by Ansible. Raises ``AnsibleConnectionFailure`` if the gateway cannot be reached."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        for library, problem in _LIBRARIES:
+            if problem is not None:
+                return {**result, "failed": True, "msg": missing_required_lib(library)}
+        try:
+            result.update(self.perform(self._validated(task_vars or {}), task_vars or {}))
+        except ProvisioningError as error:
+            result.update(failed=True, changed=False, msg=error.message, error_code=error.code, status=error.status)
+        except GatewayUnreachable as error:
+            raise AnsibleConnectionFailure(error.message) from None
+        return result
+
+    def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
+        """Runs one command on the gateway; see ``gateway.Execute``.
+
+        :raises GatewayUnreachable: if the connection fails.
+        :raises ProvisioningError: ``gateway_unsupported``.
+        """
+        if not self._connection.has_pipelining:
+            raise ProvisioningError(
+                "gateway_unsupported",
+                f"The connection {self._connection.transport} cannot carry standard input: use ssh or local.",
+            )
+        if secret and C.DEFAULT_DEBUG:
+            raise ProvisioningError(
+                "gateway_unsupported",
+                "With ANSIBLE_DEBUG set, Ansible would print the secret that must be read: run without it.",
+            )
+        # At -vvv the ssh connection prints what a command answers, unless its own context says otherwise.
+        context = self._connection._play_context
+        no_log = context.no_log
+        context.no_log = no_log or secret
+        try:
+            # Without the name of the shell Ansible appends a `sleep`, against a race of terminals. There is none here,
+            # and gateway.py would notice an answer that is cut.
+            answer = self._low_level_execute_command(
+                command, in_data=standard_input, executable=self._play_context.executable
+            )
+        except AnsibleConnectionFailure as error:
+            raise GatewayUnreachable(str(error)) from None
+        finally:
+            context.no_log = no_log
+        return answer["rc"], answer["stdout"], answer["stderr"]
+
+    def runtime(self, prove: Callable[..., Any] | None = None) -> Runtime:
+        """What a run touches: this connection, the platform, the clock, and the vault secrets of the run.
+
+        :param prove: see ``Runtime``; without it nothing is ever proven.
+        """
+        vault = self._loader._vault
+        return Runtime(
+            execute=self.execute,
+            post=api.post,
+            now=lambda: datetime.now(timezone.utc),
+            sleep=time.sleep,
+            uniform=random.uniform,
+            nonce=lambda: secrets.token_hex(8),
+            encrypt=vault.encrypt if vault.secrets else None,
+            decrypt=self.decrypter(),
+            prove=prove or (lambda _credentials: None),
+        )
+
+    def decrypter(self) -> spool.Cipher:
+        """What turns an entry in the spool into clear bytes, with the vault secrets of the run; see ``spool.load``."""
+        vault = self._loader._vault
+
+        def decrypt(content: bytes) -> bytes:
+            if not is_encrypted(content):
+                return content
+            try:
+                return bytes(vault.decrypt(content))
+            except AnsibleError:
+                raise ValueError("cannot be decrypted") from None
+
+        return decrypt
+
+    def _validated(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**self._from_variables(task_vars), **self._task.args}
+        checked = self.VALIDATOR.validate(given)
+        if checked.error_messages:
+            text = "; ".join(checked.error_messages)
+            for name, option in self.ARGUMENTS.items():
+                if option.get("no_log") and given.get(name):
+                    text = text.replace(str(given[name]), "(not shown)")
+            raise ProvisioningError("bad_option", f"{text}.")
+        return dict(checked.validated_parameters)
+
+    def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that come from variables, see the option ``variables_prefix``."""
+        return self._variables(self.ARGUMENTS, task_vars)
+
+    def _variables(self, names: Iterable[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables with the prefix that are set, by their names without it.
+
+        Ansible compiles every expression of a task anew for every host; this costs nothing for what is not set.
+        """
+        prefix = self._task.args.get("variables_prefix")
+        if not prefix:
+            return {}
+        found = {name: task_vars[prefix + name] for name in names if prefix + name in task_vars}
+        values: dict[str, Any] = self._templar.template(found)
+        return {name: value for name, value in values.items() if value != task_vars.get("omit")}
+
+
+def result_of(outcome: Outcome, target: Target, *, with_diff: bool) -> dict[str, Any]:
+    """What a task returns; no secret is in it."""
+    path = target.layout.path
+    result: dict[str, Any] = {
+        "changed": outcome.changed,
+        "action": outcome.action,
+        "reason": outcome.reason,
+        "path": path,
+        "generation": outcome.generation,
+        "thing": outcome.thing,
+        "files": list(outcome.files),
+        "due_at": policy.timestamp(outcome.due_at),
+    }
+    if outcome.thing and len(outcome.thing["retired"]) >= history.MAX_THINGS:
+        result["warnings"] = [
+            f"The retirement list of {path} is full ({history.MAX_THINGS} Things); the next one takes the place of "
+            "the oldest. Deactivate them on the platform and mark them with the playbook retire."
+        ]
+    if with_diff and outcome.changed:
+        result["diff"] = {
+            "before_header": f"{path} (before)",
+            "after_header": f"{path} ({outcome.action}: {outcome.reason})",
+            "before": _diff_text(outcome.before),
+            "after": _diff_text(outcome.thing if outcome.action != "removed" else None),
+        }
+    return result
+
+
+def _diff_text(record: Mapping[str, Any] | None) -> str:
+    return json.dumps(record, indent=2, sort_keys=True) + "\n" if record else ""

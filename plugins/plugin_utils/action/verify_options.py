@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options that say how credentials are proven by using them.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ProvisioningError
+from ..platform import api
+from ..platform.credentials import Credentials
+
+if TYPE_CHECKING:
+    from ..verify.verification import Proof
+
+VERIFY_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "timeout": {"type": "float", "default": 20},
+    "position": {"type": "list", "elements": "float"},
+    "caster_ca_path": {"type": "path"},
+}
+
+
+def prover(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credentials], list[Proof]]:
+    """Validated arguments to what tries credentials in the way they describe.
+
+    :param broker_ca: PEM text: whom to trust as the MQTT broker.
+    :raises ProvisioningError: ``bad_option``.
+    """
+    position = arguments["position"]
+    if position is not None and not (len(position) == 2 and abs(position[0]) <= 90 and abs(position[1]) <= 180):
+        raise ProvisioningError("bad_option", "position must be latitude and longitude in degrees: [52.52, 13.4].")
+    if arguments["timeout"] <= 0:
+        raise ProvisioningError("bad_option", "The timeout of a verification must be above 0 seconds.")
+
+    def prove(credentials: Credentials) -> list[Proof]:
+        # imported here, because its library takes longer to import than a run in which nothing is due may
+        from ..verify import verification  # noqa: PLC0415
+
+        trial = verification.Trial(
+            timeout=arguments["timeout"],
+            position=(position[0], position[1]) if position else None,
+            broker_ca=broker_ca,
+            caster_ca_path=arguments["caster_ca_path"] or api.CA_BUNDLE,
+        )
+        return verification.prove(credentials, trial)
+
+    return prove

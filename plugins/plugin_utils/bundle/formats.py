@@ -1,0 +1,328 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ways to write credentials down, one for each kind of program that reads them.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from ..errors import ProvisioningError
+from ..gateway.commands import File
+from ..platform.credentials import Credentials, DynamicKey
+
+_MQTT = ("mqtt", "lband")  # a plan of L-band alone logs in by MQTT, too, for its keys
+_PLAIN_PORT = 1883  # the one port of MQTT without TLS (seen in client code, for CloudLocate)
+_KEEPALIVE = 60  # seconds (seen in client code: 10 to 60)
+# bytes of user, colon and password; more does not fit into what the programs keep
+_MAX_LOGIN_OF_GPSD = 45
+_MAX_LOGIN_OF_STR2STR = 255
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a bundle are to look on the gateway. Modes are numbers such as ``0o640``."""
+
+    path: str
+    secret_mode: int
+    public_mode: int
+    broker_ca: str
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write credentials down.
+
+    :param deliveries: those of which it needs one, so that it is known before a request what cannot be served.
+    :param serves: whether it can serve these credentials.
+    :param render: the files it makes of them.
+    """
+
+    deliveries: tuple[str, ...]
+    serves: Callable[[Credentials], bool]
+    render: Callable[[Credentials, Layout], dict[str, File]]
+
+
+def topics_of(credentials: Credentials) -> list[str]:
+    """Each topic once; the platform also sends several of them joined by ``;`` (seen in client code)."""
+    return list(dict.fromkeys(topic for one in credentials.subscriptions for topic in one.path.split(";") if topic))
+
+
+def _has_pair(credentials: Credentials) -> bool:
+    return credentials.certificate is not None and credentials.private_key is not None
+
+
+def _uses_tls(credentials: Credentials) -> bool:
+    return credentials.port != _PLAIN_PORT
+
+
+def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """The CA of the broker and, where the Thing logs in with a certificate, the pair: apart, and in one file."""
+    files = {"ca.crt": File(layout.broker_ca.encode(), layout.public_mode)}
+    if credentials.certificate is not None and credentials.private_key is not None:
+        certificate, private_key = credentials.certificate.encode(), credentials.private_key.encode()
+        files["client.crt"] = File(certificate, layout.public_mode)
+        files["client.key"] = File(private_key, layout.secret_mode)
+        files["client.pem"] = File(certificate + private_key, layout.secret_mode)
+    return files
+
+
+def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """An environment file that systemd and every shell read alike."""
+    current = f"{layout.path}/current"
+    has_pair = credentials.certificate is not None
+    values = {
+        "SERVICE": credentials.service,
+        "CLIENT_ID": credentials.client_id,
+        "HOST": credentials.host,
+        "PORT": credentials.port,
+        "USERNAME": credentials.username,
+        "PASSWORD": credentials.password,
+        "CERTIFICATE": f"{current}/client.crt" if has_pair else None,
+        "PRIVATE_KEY": f"{current}/client.key" if has_pair else None,
+        "CA": f"{current}/ca.crt" if credentials.host else None,
+        "TOPICS": " ".join(topics_of(credentials)) or None,
+        "KEY_CURRENT": credentials.keys_current.value if credentials.keys_current else None,
+        "KEY_NEXT": credentials.keys_next.value if credentials.keys_next else None,
+        "NTRIP_HOST": credentials.ntrip_host,
+        "NTRIP_PORT": credentials.ntrip_port,
+        "NTRIP_TLS_PORT": credentials.ntrip_tls_port,
+        "NTRIP_MOUNTPOINT": credentials.ntrip_mountpoint,
+        "NTRIP_USERNAME": credentials.ntrip_username,
+        "NTRIP_PASSWORD": credentials.ntrip_password,
+    }
+    return {"credentials.env": _environment(values, "THINGSTREAM_", layout)}
+
+
+def _environment(values: Mapping[str, object], prefix: str, layout: Layout) -> File:
+    lines = [f"{prefix}{name}={_quoted(str(value))}\n" for name, value in values.items() if value is not None]
+    return File("".join(lines).encode(), layout.secret_mode)
+
+
+def _quoted(value: str) -> str:
+    """Double quotes, with a backslash before the four characters that both systemd and sh take back out."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+
+
+# ---- MQTT ----
+
+
+def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """A section for ``include_dir`` of mosquitto 2 that makes it a bridge; everything comes in under its own topic."""
+    current = f"{layout.path}/current"
+    lines = [
+        f"connection thingstream-{credentials.service}",
+        f"address {credentials.host}:{credentials.port}",
+        f"remote_clientid {credentials.client_id}",
+        "bridge_protocol_version mqttv311",
+        "cleansession true",
+        f"keepalive_interval {_KEEPALIVE}",
+        # whether it is connected, for a health check, on the gateway alone; and no bit that only a mosquitto knows
+        "notifications_local_only true",
+        f"notification_topic $SYS/broker/connection/thingstream-{credentials.service}/state",
+        "try_private false",
+    ]
+    if _uses_tls(credentials):
+        lines.append(f"bridge_cafile {current}/ca.crt")
+    if _has_pair(credentials):
+        lines += [f"bridge_certfile {current}/client.crt", f"bridge_keyfile {current}/client.key"]
+    if credentials.username is not None:
+        lines += [f"remote_username {credentials.username}", f"remote_password {credentials.password}"]
+    if credentials.service == "cloudlocate" and not credentials.subscriptions:
+        # seen in client code; the response may name none
+        lines += [
+            "topic CloudLocate/GNSS/request out 0",
+            f"topic CloudLocate/{credentials.client_id}/GNSS/response in 0",
+        ]
+    lines += [f"topic {topic} in {1 if _is_key_topic(topic) else 0}" for topic in topics_of(credentials)]
+    files = {"mosquitto.conf": File("".join(f"{line}\n" for line in lines).encode(), layout.secret_mode)}
+    return {**files, **(_pem(credentials, layout) if _uses_tls(credentials) else {})}
+
+
+def _serves_mosquitto(credentials: Credentials) -> bool:
+    """A topic with a space cannot be written into its configuration, nor what a space begins or ends."""
+    login = (credentials.username or "", credentials.password or "")
+    return (
+        credentials.host is not None
+        and not any(" " in topic for topic in topics_of(credentials))
+        and all(text == text.strip(" ") for text in login)
+    )
+
+
+def _topics(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """One topic in each line."""
+    return {"topics.txt": File("".join(f"{topic}\n" for topic in topics_of(credentials)).encode(), layout.public_mode)}
+
+
+def _is_key_topic(topic: str) -> bool:
+    """Topics of dynamic keys: /pp/ubx/0236/ip, /pp/ubx/0236/Lb (seen in client code)."""
+    return topic.startswith("/pp/ubx/0236/")
+
+
+def _is_assistance_topic(topic: str) -> bool:
+    return topic.startswith("/pp/ubx/mga")  # seen in client code
+
+
+def _ucenter(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """The JSON that the portal offers for u-center, and that PyGPSClient reads; every key was seen in client code.
+
+    The quality of service and the keep-alive time of the original are not public; those here are what clients use.
+    """
+
+    def paths(wanted: Callable[[str], bool]) -> list[str]:
+        return [one.path for one in credentials.subscriptions if wanted(one.path)]
+
+    content = {
+        "MQTT": {
+            "Connectivity": {
+                "ClientID": credentials.client_id,
+                "ServerURI": f"ssl://{credentials.host}:{credentials.port}",
+                "KeepAliveInterval": _KEEPALIVE,
+                "ClientCredentials": {
+                    "Key": _body(credentials.private_key or ""),
+                    "Cert": _body(credentials.certificate or ""),
+                    "RootCA": _body(layout.broker_ca),
+                },
+            },
+            "Subscriptions": {
+                "Key": {"KeyTopics": paths(_is_key_topic), "QoS": 1},
+                "AssistNow": {"AssistNowTopics": paths(_is_assistance_topic)},
+                "Data": {
+                    "DataTopics": paths(lambda path: not (_is_key_topic(path) or _is_assistance_topic(path))),
+                    "QoS": 0,
+                },
+            },
+            "dynamickeys": {
+                "current": _dynamic_key(credentials.keys_current),
+                "next": _dynamic_key(credentials.keys_next),
+            },
+        }
+    }
+    return {"ucenter-config.json": File(f"{json.dumps(content, indent=2)}\n".encode(), layout.secret_mode)}
+
+
+def _body(pem: str) -> str:
+    """The first block of PEM text, without its frame and line ends; who reads it puts them back."""
+    match = re.search(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END ", pem)
+    return match.group(1).replace("\n", "") if match else ""
+
+
+def _dynamic_key(key: DynamicKey | None) -> dict[str, Any]:
+    """Milliseconds, as the platform sends them."""
+    if key is None:
+        return {}
+    milliseconds = timedelta(milliseconds=1)
+    return {
+        "duration": round((key.end - key.start) / milliseconds),
+        "start": round(key.start.timestamp() * 1000),
+        "value": key.value,
+    }
+
+
+def _pygnssutils(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """For ``gnssmqttclient`` the portal's files under their names, for it and ``gnssntripclient`` the environment."""
+    current = f"{layout.path}/current"
+    key = credentials.keys_current
+    values: dict[str, object] = {
+        "PYGPSCLIENT_USER": credentials.ntrip_username,
+        "PYGPSCLIENT_PASSWORD": credentials.ntrip_password,
+    }
+    files = {}
+    if credentials.certificate is not None and credentials.private_key is not None:
+        name = f"device-{credentials.client_id}-pp"
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+            raise ProvisioningError(
+                "bad_option", "The client ID cannot be part of a file name: take pygnssutils out of formats."
+            )
+        files[f"{name}-cert.crt"] = File(credentials.certificate.encode(), layout.secret_mode)
+        files[f"{name}-key.pem"] = File(credentials.private_key.encode(), layout.secret_mode)
+        values |= {
+            "MQTTCLIENTID": credentials.client_id,
+            "MQTTCRT": f"{current}/{name}-cert.crt",
+            "MQTTPEM": f"{current}/{name}-key.pem",
+            "MQTTKEY": key.value if key else None,
+        }
+    return {**files, "pygnssutils.env": _environment(values, "", layout)}
+
+
+# ---- NTRIP ----
+
+
+def _gpsd(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """The data source for ``gpsd``. gpsd shows it to every local client: see the documentation."""
+    return {"gpsd.url": File(f"{_ntrip_url(credentials)}\n".encode(), layout.secret_mode)}
+
+
+def _serves_gpsd(credentials: Credentials) -> bool:
+    return _fits_url(credentials, _MAX_LOGIN_OF_GPSD)
+
+
+def _str2str(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """Arguments for ``str2str`` of RTKLIB, quoted for ``sh`` and ``xargs``."""
+    words: Sequence[str] = ("-in", _ntrip_url(credentials))
+    return {"str2str.args": File(f"{shlex.join(words)}\n".encode(), layout.secret_mode)}
+
+
+def _serves_str2str(credentials: Credentials) -> bool:
+    """It knows no IPv6."""
+    return _fits_url(credentials, _MAX_LOGIN_OF_STR2STR) and ":" not in (credentials.ntrip_host or "")
+
+
+def _fits_url(credentials: Credentials, longest_login: int) -> bool:
+    """Whether ``_ntrip_url`` is taken apart where it was put together: login up to the last ``@``, user up to ``:``."""
+    login = f"{credentials.ntrip_username}:{credentials.ntrip_password}"
+    return (
+        _has_ntrip(credentials)
+        and ":" not in (credentials.ntrip_username or "")
+        and not set(credentials.ntrip_mountpoint or "") & set("/:@")
+        and len(login.encode()) <= longest_login
+    )
+
+
+def _ntrip_url(credentials: Credentials) -> str:
+    """Every character as it is: neither gpsd (3.22 to 3.25) nor RTKLIB (2.4.3) takes percent-encoding back out."""
+    host = f"[{credentials.ntrip_host}]" if ":" in (credentials.ntrip_host or "") else credentials.ntrip_host
+    login = f"{credentials.ntrip_username}:{credentials.ntrip_password}"
+    return f"ntrip://{login}@{host}:{credentials.ntrip_port}/{credentials.ntrip_mountpoint}"
+
+
+def _has_ntrip(credentials: Credentials) -> bool:
+    return "ntrip" in credentials.delivery
+
+
+FORMATS: Mapping[str, Format] = {
+    "pem": Format(_MQTT, lambda credentials: credentials.host is not None, _pem),
+    "env": Format((*_MQTT, "ntrip"), lambda credentials: bool(credentials.delivery), _env),
+    "mosquitto": Format(_MQTT, _serves_mosquitto, _mosquitto),
+    "topics": Format(_MQTT, lambda credentials: bool(credentials.subscriptions), _topics),
+    "ucenter": Format(_MQTT, lambda credentials: credentials.host is not None and _has_pair(credentials), _ucenter),
+    "pygnssutils": Format(
+        (*_MQTT, "ntrip"), lambda credentials: _has_pair(credentials) or _has_ntrip(credentials), _pygnssutils
+    ),
+    "gpsd": Format(("ntrip",), _serves_gpsd, _gpsd),
+    "str2str": Format(("ntrip",), _serves_str2str, _str2str),
+}
+DEFAULT_FORMATS = ("pem", "env")
+PUBLIC_FILES = ("client.crt", "ca.crt", "topics.txt")
+
+
+def check_formats(formats: Sequence[str] | None, deliveries: Sequence[str]) -> None:
+    """Refuses, before a request, a format that none of these deliveries can serve.
+
+    :raises ProvisioningError: ``bad_option``.
+    """
+    for name in formats or ():
+        if not set(FORMATS[name].deliveries) & set(deliveries):
+            raise ProvisioningError(
+                "bad_option",
+                f"The format {name} needs {' or '.join(FORMATS[name].deliveries)}, but what is asked for is delivered "
+                f"by {' or '.join(deliveries)}: take it out of formats.",
+            )
