@@ -12,7 +12,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environments gateways system-packages demo test gates matrix matrix-full importer test-faults test-faults-short lint unit shell integration bench docs format clean eda execution-environment scaling awx
+.PHONY: help setup environments gateways system-packages demo test gates matrix matrix-full importer test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling awx
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,11 +49,11 @@ demo: setup ## Show the main job: a simulator, a small fleet on this machine, no
 	@$(BIN)/python tests/demo/demo.py
 
 test: setup system-packages lint ## Run the linters and every test
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit tests/shell
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/model tests/unit tests/shell
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
 
-unit: setup ## Run the tests that need nothing but Python
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit
+unit: setup ## Run the tests that need nothing but Python and a shell
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit tests/model
 
 shell: setup system-packages ## Run the tests of the shell script, under dash, bash and BusyBox
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/shell
@@ -62,7 +62,7 @@ integration: setup system-packages ## Run the tests with simulator, gateways and
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
 
 test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults --full
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults tests/model --full
 
 test-faults-short: setup system-packages ## A selection of the same, in minutes
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults
@@ -103,8 +103,7 @@ awx: setup .cache/awx/complete ## Run the tests of AWX as code, with the modules
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy plugins/plugin_utils
-	@MYPYPATH=tests $(BIN)/mypy tests/simulator tests/gateways/fleet.py tests/faults
+	@$(BIN)/mypy
 	@shellcheck plugins/plugin_utils/gateway/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run extensions/eda/gateway/*
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
@@ -114,6 +113,9 @@ lint: setup system-packages ## Run every linter
 docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the documentation site
 	@PATH="$(CURDIR)/.cache/venv/docs/bin:$$PATH" docs/site/build
 	@.cache/venv/docs/bin/python -m pytest --quiet tests/docs
+
+argument-specs: setup $(COLLECTIONS)/ztp ## Make the argument specs of the role from the documentation of the modules
+	@PYTHONPATH=.cache $(BIN)/python tests/role_argument_specs.py
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py

@@ -10,6 +10,16 @@ from collections.abc import Generator
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="try every fault and every state, not the short selection")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is tried, or the short selection."""
+    return bool(request.config.getoption("--full"))
+
+
 def pytest_configure() -> None:
     """Fleets of tests that run side by side look for a free port each in a range of their own."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")

@@ -1,58 +1,99 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes the report of an audit; documented in the module of the same name."""
+"""Report on a fleet; documented in the module of the same name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
 from ansible import constants as C
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import VARIABLES_ARGUMENTS, ZtpActionBase
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit, audit_files
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit_files
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.audit import Report, SpoolSurvey, fleet_report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.gateway_rows import UNSEEN, seen_bundles
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.ledger import Inventory
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, ledger, requests, responses
 
 
 class ActionModule(ZtpActionBase):
-    """The Ansible face of ``audit``."""
+    """The action of ``thingstream_audit``."""
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-        "looks": {"type": "str", "required": True},
-        "directory": {"type": "path", "required": True},
+        "results_from": {"type": "str", "required": True},
+        "directory": {"type": "path"},
         "metrics_directory": {"type": "path"},
-        "spool_path": {"type": "path", "default": spool.default_directory(C.ANSIBLE_HOME)},
+        "spool_path": {"type": "path", "default": directory.default_directory(C.ANSIBLE_HOME)},
+        **VARIABLES_ARGUMENTS,
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated arguments in, result out."""
+        """Build the report, and write its files where there is a directory; in check mode only build it."""
         hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
-        # raw: what a gateway said is never taken for a template
-        looks = {host: hostvars.raw_get(host).get(arguments["looks"]) for host in hosts}
-        waiting, unanswered, problem = self._spool(arguments["spool_path"])
-        report = audit.fleet_report(looks, waiting, unanswered, datetime.now(timezone.utc), problem)
-        directories = arguments["directory"], arguments["metrics_directory"] or arguments["directory"]
-        if self._task.check_mode:
-            files = [str(path) for path in audit_files.places(*directories).values()]
-        else:
-            files = audit_files.write(report, *directories)
-        result = {"changed": True, "files": files, "totals": report["totals"], "complete": report["complete"]}
-        return result if report["complete"] else {**result, **_incomplete(report)}
+        # raw, because a gateway can put template expressions into its result
+        results = {host: hostvars.raw_get(host).get(arguments["results_from"]) for host in hosts}
+        unseen = [host for host, result in results.items() if seen_bundles(result) is None]
+        inventory = Inventory(
+            hosts=frozenset(task_vars["groups"]["all"]),
+            hardware_ids=_hardware_ids(hostvars, unseen, arguments["variables_prefix"] or ""),
+        )
+        now = datetime.now(timezone.utc)
+        report = fleet_report(results, self._survey(arguments["spool_path"]), now, inventory)
+        files = self._write(report, arguments["directory"], arguments["metrics_directory"])
+        result = {
+            "changed": bool(files),
+            "files": files,
+            "totals": asdict(report.totals),
+            "complete": report.complete,
+            "retired": [entry.to_dict() for entry in report.retired],
+            "conflicts": [conflict.to_dict() for conflict in report.conflicts],
+        }
+        return result if report.complete else {**result, **_incomplete(report)}
 
-    def _spool(self, directory: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
+    def _survey(self, spool: str) -> SpoolSurvey:
         try:
-            return spool.survey(directory, self.decrypter()), spool.survey_unanswered(directory), None
+            waiting, abandoned = responses.survey(spool, self.decrypter()), requests.survey(spool)
+            received = ledger.survey(spool)
         except ProvisioningError as error:
-            return [], [], error.message
+            return SpoolSurvey(error=error.message)
+        return SpoolSurvey(
+            responses=[entry.to_dict() for entry in waiting],
+            abandoned_requests=[marker.to_dict() for marker in abandoned],
+            ledger=received,
+        )
+
+    def _write(self, report: Report, place: str | None, metrics_place: str | None) -> list[str]:
+        """Return the paths of the files, written unless in check mode."""
+        if place is None:
+            return []
+        if self._task.check_mode:
+            return [str(path) for path in audit_files.paths(place, metrics_place or place).values()]
+        return audit_files.write(report, place, metrics_place or place)
 
 
-def _incomplete(report: Mapping[str, Any]) -> dict[str, Any]:
-    unseen = [row["host"] for row in report["gateways"] if row["state"] in audit.UNSEEN]
+def _hardware_ids(hostvars: Mapping[str, Any], hosts: Iterable[str], prefix: str) -> dict[str, str]:
+    """Return the hardware IDs that variables configure; a host without one, or with an undefined one, is omitted."""
+    found = {}
+    for host in hosts if prefix else ():
+        try:
+            value = hostvars[host].get(f"{prefix}hardware_id")
+        except AnsibleError:
+            continue
+        if isinstance(value, (str, int)):
+            found[host] = str(value)
+    return found
+
+
+def _incomplete(report: Report) -> dict[str, Any]:
+    unseen = [row.host for row in report.gateways if row.state in UNSEEN]
     first = ", ".join(unseen[:10]) + (", …" if len(unseen) > 10 else "")
-    parts = [f"{len(unseen)} of {report['totals']['gateways']} gateways could not be seen ({first})."] if unseen else []
-    parts += [report["spool_error"]] if report["spool_error"] else []
-    message = " ".join([*parts, "The report is written and says why."])
+    parts = [f"{len(unseen)} of {report.totals.gateways} gateways were not seen ({first})."] if unseen else []
+    parts += [report.spool.error] if report.spool.error else []
+    message = " ".join([*parts, "The report contains the reasons."])
     return {"failed": True, "error_code": "audit_incomplete", "msg": message}

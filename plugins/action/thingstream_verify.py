@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Proves that the installed credentials of a host work; documented in the module of the same name."""
+"""Verify the installed credentials of a host; documented in the module of the same name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, prover
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, verifier
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import provision
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.observe import (
+    installed_credentials,
+    look,
+    read_installed,
+)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.outcome import thing_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
 
@@ -22,7 +27,7 @@ _TARGET_DEFAULTS = {name: option.get("default") for name, option in TARGET_ARGUM
 
 
 class ActionModule(ZtpActionBase):
-    """The Ansible face of ``verification``."""
+    """The action of ``thingstream_verify``."""
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "service": {"type": "str", "required": True, "choices": sorted(SERVICES)},
@@ -35,23 +40,27 @@ class ActionModule(ZtpActionBase):
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated arguments in, result out."""
+        """Read the installed credentials and log in with them; in check mode only look at the host."""
         credentials.check_field_map(arguments["field_map"])
         service = SERVICES[arguments["service"]]
         target = target_of({**_TARGET_DEFAULTS, "path": arguments["path"]}, service)
-        prove = prover(arguments, broker_ca.read(arguments["broker_ca_path"]))
-        runtime = self.runtime(prove)
-        held = provision.look(target, runtime)
-        if held.record is None:
-            raise ProvisioningError("no_generation", f"There are no credentials at {held.path}: provision them first.")
-        result = {"changed": False, "path": held.path, "thing": held.record, "proofs": []}
-        if not self._task.check_mode:  # using credentials interrupts who else uses them
-            installed = provision.read_installed(service, arguments["field_map"], runtime, held)
-            result["proofs"] = [asdict(proof) for proof in prove(installed)]
+        verify = verifier(arguments, broker_ca.read(arguments["broker_ca_path"]))
+        runtime = self.runtime(verify)
+        observed = look(target, runtime)
+        if observed.record is None:
+            raise ProvisioningError(
+                "no_generation", f"There are no credentials at {target.path}: provision them first."
+            )
+        thing = thing_of(observed.record, observed.history)
+        result = {"changed": False, "path": target.path, "thing": thing, "verifications": []}
+        if not self._task.check_mode:  # a login disconnects the consumer that uses the same credentials
+            response = read_installed(observed.gateway, runtime)
+            installed = installed_credentials(observed, service, arguments["field_map"], response, runtime)
+            result["verifications"] = [asdict(verification) for verification in verify(installed)]
         return result
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """How to verify is one variable, the same that ``thingstream_ztp`` takes."""
+        """Return the options from variables; those of the verification come from one variable with a mapping."""
         values = super()._from_variables(task_vars)
         prefix = self._task.args.get("variables_prefix") or ""
         verify = self._templar.template(task_vars.get(f"{prefix}verify")) if prefix else None

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ensures Thingstream credentials on the host it is aimed at; documented in the module of the same name."""
+"""Ensure Thingstream credentials on a host; documented in the module of the same name."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import templates as user_templates
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import (
+    VARIABLES_ARGUMENTS,
     ZtpActionBase,
     from_environment,
     result_of,
 )
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.content_options import CONTENT_ARGUMENTS
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.renewal_options import (
     RENEWAL_ARGUMENTS,
     renewal_of,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.templates import TEMPLATE_OPTIONS
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, prover
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, verifier
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import optional_date
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy, provision
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Desired, Platform
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.ensure import ensure_absent, ensure_present
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, responses
 
 VERIFY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "when": {"type": "str", "default": "before_switch", "choices": ["never", "before_switch", "always"]},
@@ -45,18 +47,16 @@ class ActionModule(ZtpActionBase):
     """The Ansible face of ``provision``."""
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-        "service": {"type": "str", "required": True, "choices": sorted(SERVICES)},
-        "state": {"type": "str", "default": "present", "choices": ["present", "renewed", "absent"]},
+        **TARGET_ARGUMENTS,
+        "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+        "create": {"type": "bool", "default": True},
         "token": {"type": "str", "no_log": True, "fallback": (from_environment, ["THINGSTREAM_ZTP_TOKEN"])},
         "hardware_id": {"type": "str"},
         "given_name": {"type": "str"},
         "tags": {"type": "list", "elements": "str"},
         "delivery": {"type": "str", "choices": ["mqtt", "ntrip", "lband"]},
-        **TARGET_ARGUMENTS,
-        "formats": {"type": "list", "elements": "str", "choices": sorted(formats.FORMATS)},
-        "templates": {"type": "list", "elements": "dict", "default": [], "options": TEMPLATE_OPTIONS},
-        "sealed": {"type": "bool", "default": False},
-        "field_map": {"type": "dict", "default": {}},
+        **CONTENT_ARGUMENTS,
+        "vault_encrypted": {"type": "bool", "default": False},
         "force": {"type": "bool", "default": False},
         "rotate_before": {"type": "str"},
         **RENEWAL_ARGUMENTS,
@@ -68,56 +68,49 @@ class ActionModule(ZtpActionBase):
         },
         "validate_certs": {"type": "bool", "default": True},
         "ca_path": {"type": "path", "fallback": (from_environment, ["THINGSTREAM_CA_PATH"])},
-        "client_cert": {"type": "path"},
-        "client_key": {"type": "path", "no_log": False},
         "proxy": {"type": "str", "no_log": True},
         "timeout": {"type": "float", "default": 30},
         "retries": {"type": "int", "default": 3},
-        "repeatable": {"type": "bool"},
         "activation_timeout": {"type": "float", "default": 120},
-        "broker_ca_path": {"type": "path"},
-        "spool_path": {"type": "path", "default": spool.default_directory(C.ANSIBLE_HOME)},
-        "variables_prefix": {"type": "str"},
+        "spool_path": {"type": "path", "default": directory.default_directory(C.ANSIBLE_HOME)},
+        **VARIABLES_ARGUMENTS,
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated arguments in, result out."""
+        """Return the result for validated arguments."""
+        host = str(task_vars.get("inventory_hostname", ""))
         templates = user_templates.read(self, arguments["templates"], task_vars)
-        order = _order(arguments, templates, str(task_vars.get("inventory_hostname", "")))
+        desired = _desired(arguments, templates, host)
+        source = _source(arguments, desired)
         verify = arguments["verify"]
-        runtime = self.runtime(prover(verify, order.target.layout.broker_ca) if verify else None)
-        ensure = provision.ensure_absent if arguments["state"] == "absent" else provision.ensure_present
+        runtime = self.runtime(verifier(verify, desired.target.layout.broker_ca) if verify else None)
+        ensure = ensure_absent if arguments["state"] == "absent" else ensure_present
         try:
-            outcome = ensure(order, runtime, check_mode=bool(self._task.check_mode))
+            outcome = ensure(desired, source, runtime, check_mode=bool(self._task.check_mode))
         except ProvisioningError:
-            # spool that is refused is no reason to tell less of what has failed
+            # a spool that cannot be read must not replace the error of the task
             with contextlib.suppress(ProvisioningError):
-                if runtime.encrypt is None and spool.files(order.spool_place):
+                if runtime.encrypt is None and responses.entry_files(source.place):
                     self._display.warning(
-                        f"{order.spool_place}-* holds credentials that are not encrypted (mode 0600); with an Ansible "
-                        "Vault secret they would be."
+                        f"{source.place}-* holds credentials that are not encrypted (mode 0600). Run with an Ansible "
+                        "Vault secret to encrypt them."
                     )
             raise
-        return result_of(outcome, order.target, with_diff=bool(self._task.diff))
+        return result_of(outcome, desired.target, with_diff=bool(self._task.diff))
 
 
-def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inventory_name: str) -> Order:
+def _desired(arguments: Mapping[str, Any], templates: bundle.Templates | None, host: str) -> Desired:
     service = SERVICES[arguments["service"]]
     credentials.check_field_map(arguments["field_map"])
     verify = arguments["verify"] or {}
     chosen = tuple(arguments["formats"]) if arguments["formats"] is not None else None
-    if arguments["sealed"]:
+    if arguments["vault_encrypted"]:
         if chosen or templates:
-            raise ProvisioningError("bad_option", "A sealed store has no formats and no templates: nobody reads it.")
+            raise ProvisioningError(
+                "bad_option", "vault_encrypted writes no files for consumers: remove formats and templates."
+            )
         chosen = ()
-    trusted = broker_ca.read(arguments["broker_ca_path"])
-    target = target_of(arguments, service, trusted)
-    given_name = arguments["given_name"]
-    if given_name is None:
-        given_name = api.default_given_name(inventory_name)
-    hardware_id = arguments["hardware_id"] or None
-    repeatable = arguments["repeatable"]
     if arguments["delivery"] not in (None, *service.deliveries):
         raise ProvisioningError(
             "bad_option",
@@ -126,56 +119,54 @@ def _order(arguments: Mapping[str, Any], templates: bundle.Templates | None, inv
     formats.check_formats(
         arguments["formats"], [arguments["delivery"]] if arguments["delivery"] else service.deliveries
     )
-    for name, least in (("retries", 0), ("timeout", 0.001), ("activation_timeout", 0)):
-        if arguments[name] < least:
-            raise ProvisioningError("bad_option", f"{name} must not be below {least}.")
-    return Order(
+    trusted = broker_ca.read(arguments["broker_ca_path"])
+    given_name = arguments["given_name"]
+    return Desired(
         service=service,
-        wanted=policy.Wanted(
-            service=service.name,
-            hardware_id=hardware_id,
-            delivery=arguments["delivery"],
-            rotate_before=_moment("rotate_before", arguments["rotate_before"]),
-            formats=chosen,
-            templates_sha256=templates.sha256 if templates else None,
-            broker_ca_sha256=bundle.digest(trusted.encode()),
-            force=arguments["force"],
-            **renewal_of(arguments),
-        ),
-        target=target,
-        token=arguments["token"],
-        given_name=given_name,
-        tags=tuple(arguments["tags"]) if arguments["tags"] is not None else None,
-        field_map=arguments["field_map"],
-        endpoint=api.Endpoint(
-            url=arguments["api_url"].rstrip("/") + service.path,
-            validate_certs=arguments["validate_certs"],
-            ca_path=arguments["ca_path"],
-            client_cert=arguments["client_cert"],
-            client_key=arguments["client_key"],
-            proxy=arguments["proxy"],
-            timeout=arguments["timeout"],
-            retries=arguments["retries"],
-        ),
-        # without a hardware ID every request creates a Thing
-        repeatable=(service.repeatable and hardware_id is not None) if repeatable is None else repeatable,
-        activation_timeout=arguments["activation_timeout"],
-        spool_place=spool.location(
-            arguments["spool_path"], service.name, hardware_id, f"{inventory_name} {target.layout.path}"
-        ),
-        spool_make_parents=arguments["spool_path"] == ActionModule.ARGUMENTS["spool_path"]["default"],
+        host=host,
+        hardware_id=arguments["hardware_id"] or None,
+        given_name=api.default_given_name(host) if given_name is None else given_name,
+        target=target_of(arguments, service, trusted),
+        renewal=renewal_of(arguments),
+        delivery=arguments["delivery"],
+        formats=chosen,
         templates=templates,
-        sealed=arguments["sealed"],
-        only_installed=arguments["state"] == "renewed",
-        proving=verify.get("when") or "never",
+        vault_encrypted=arguments["vault_encrypted"],
+        field_map=arguments["field_map"],
+        broker_ca_sha256=bundle.digest(trusted.encode()),
+        create=arguments["create"],
+        force=arguments["force"],
+        rotate_before=_date("rotate_before", arguments["rotate_before"]),
+        verify=verify.get("when") or "never",
         renew_refused=bool(verify.get("renew_refused")),
     )
 
 
-def _moment(name: str, value: str | None) -> datetime | None:
-    if value is None:
-        return None
+def _source(arguments: Mapping[str, Any], desired: Desired) -> Platform:
+    for name, least in (("retries", 0), ("timeout", 0.001), ("activation_timeout", 0)):
+        if arguments[name] < least:
+            raise ProvisioningError("bad_option", f"{name} must not be below {least}.")
+    service, spool_path = desired.service, arguments["spool_path"]
+    gateway = f"{desired.host} {desired.target.path}"
+    return Platform(
+        token=arguments["token"],
+        endpoint=api.Endpoint(
+            url=arguments["api_url"].rstrip("/") + service.path,
+            validate_certs=arguments["validate_certs"],
+            ca_path=arguments["ca_path"],
+            proxy=arguments["proxy"],
+            timeout=arguments["timeout"],
+            retries=arguments["retries"],
+        ),
+        tags=tuple(arguments["tags"]) if arguments["tags"] is not None else None,
+        activation_timeout=arguments["activation_timeout"],
+        place=directory.location(spool_path, service.name, desired.hardware_id, gateway),
+        make_spool_parents=spool_path == ActionModule.ARGUMENTS["spool_path"]["default"],
+    )
+
+
+def _date(name: str, value: str | None) -> datetime | None:
     try:
-        return policy.moment({name: value}, name)
+        return optional_date(value)
     except ValueError:
         raise ProvisioningError("bad_option", f"{name} must be a date in UTC such as 2026-11-22T04:13:00Z.") from None

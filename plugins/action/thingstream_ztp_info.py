@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows what a host holds; documented in the module of the same name."""
+"""Report the credentials of a host; documented in the module of the same name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.renewal_opt
     RENEWAL_ARGUMENTS,
     renewal_of,
 )
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import inspection
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, responses
 
 
 class ActionModule(ZtpActionBase):
-    """The Ansible face of ``inspection``."""
+    """The action of ``thingstream_ztp_info``."""
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "paths": {"type": "list", "elements": "str", "default": [f"/etc/thingstream/{name}" for name in SERVICES]},
@@ -32,22 +32,24 @@ class ActionModule(ZtpActionBase):
         **MODE_ARGUMENTS,
         **RENEWAL_ARGUMENTS,
         "spool": {"type": "bool", "default": False},
-        "spool_path": {"type": "path", "default": spool.default_directory(C.ANSIBLE_HOME)},
+        "spool_path": {"type": "path", "default": directory.default_directory(C.ANSIBLE_HOME)},
         "variables_prefix": {"type": "str"},
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated arguments in, result out."""
+        """Return the result for validated arguments."""
         owner, group = arguments["owner"] or None, arguments["group"] or None
-        held = gateway.survey(self.execute, arguments["paths"], owner, group) if arguments["paths"] else []
+        paths = arguments["paths"]
+        found = commands.look_at_generations(self.execute, paths, owner, group) if paths else []
         modes = {name: mode(name, arguments[name]) for name in MODE_ARGUMENTS}
         renewal = renewal_of(arguments)
         now = datetime.now(timezone.utc)
-        bundles = [inspection.describe(one, now, renewal=renewal, **modes) for one in held]
-        result = {"changed": False, "bundles": bundles}
+        bundles = [inspection.describe(one, now, renewal=renewal, **modes) for one in found]
+        result: dict[str, Any] = {"changed": False, "bundles": bundles}
         if arguments["spool"]:
-            result["spool"] = spool.survey(arguments["spool_path"], self.decrypter())
+            entries = responses.survey(arguments["spool_path"], self.decrypter())
+            result["spool"] = [entry.to_dict() for entry in entries]
         return result
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:

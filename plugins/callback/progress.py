@@ -68,7 +68,7 @@ _DRAW = "\r\x1b[?7l{}\x1b[J\r\x1b[?7h"
 _REDRAW_SECONDS = 0.1
 
 
-class CallbackModule(Default):  # type: ignore[misc]
+class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
     """Hands events to ``progress`` and its texts to the terminal."""
 
     CALLBACK_VERSION = 2.0

@@ -31,6 +31,22 @@ attributes:
       - Any Linux with a POSIX shell, C(tar) and C(sha256sum), BusyBox included. No Python is needed there.
 """
 
+    CHANGES = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in check mode and return status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns what has changed, or would change, in diff mode.
+    support: full
+    details:
+      - The diff shows records, which hold no secret.
+  idempotent:
+    description: Changes nothing when it runs again.
+    support: full
+"""
+
     INFO = r"""
 options: {}
 attributes:
@@ -66,5 +82,5 @@ attributes:
     description: Changes nothing when it runs again.
     support: none
     details:
-      - The files tell when they were written.
+      - The files contain the time at which they were written.
 """

@@ -1,54 +1,55 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options that say which files are made of credentials. Private to the collection."""
+"""Options for the files that are made from a response. Private to the collection."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The options ``formats`` and ``templates``."""
+    """The options of ``content_options.CONTENT_ARGUMENTS``."""
 
     DOCUMENTATION = r"""
 options:
   formats:
     description:
-      - The forms in which the credentials are written down, beside the record C(thing.json) and the raw response
+      - The formats in which the credentials are written, beside the record C(thing.json) and the raw response
         C(credentials.json).
-      - V(pem) writes C(ca.crt) and, where the Thing logs in with a certificate, C(client.crt), C(client.key) and both
+      - V(pem) writes C(ca.crt) and, where the Thing logs in with a certificate, C(client.crt), C(client.key), and both
         in C(client.pem).
-      - V(env) writes C(credentials.env), which C(EnvironmentFile=) of systemd and every POSIX shell can read.
-      - V(mosquitto) writes C(mosquitto.conf), a bridge section for C(include_dir) of mosquitto 2, with the files of
+      - V(env) writes C(credentials.env) for C(EnvironmentFile=) of systemd and for every POSIX shell.
+      - V(mosquitto) writes C(mosquitto.conf), a bridge section for C(include_dir) of mosquitto 2, and the files of
         V(pem).
       - V(topics) writes C(topics.txt), one MQTT topic in each line.
-      - V(ucenter) writes C(ucenter-config.json), as the portal offers it for u-center; PyGPSClient reads it, too.
+      - V(ucenter) writes C(ucenter-config.json), the JSON that the portal offers for u-center. PyGPSClient reads it,
+        too.
       - V(pygnssutils) writes C(pygnssutils.env) and, for MQTT, C(device-ID-pp-cert.crt) and C(device-ID-pp-key.pem).
-      - V(gpsd) writes C(gpsd.url), the C(ntrip://) URL with every character as it is, because gpsd takes no
-        percent-encoding back out. V(str2str) writes C(str2str.args), the arguments for RTKLIB, quoted for a shell or
-        C(xargs). Both programs show the password in the list of processes.
-      - A format that no delivery of the O(service), or not the delivery that is asked for, can serve is refused before
-        the request. One that cannot hold these very credentials, such as V(gpsd) where user and password have
-        more than 44 bytes, is refused when they have arrived; they are kept, and the next run installs them.
+      - V(gpsd) writes C(gpsd.url), an C(ntrip://) URL without percent-encoding, which gpsd would not decode.
+        V(str2str) writes C(str2str.args), the arguments for RTKLIB, quoted for a shell or C(xargs). Both programs show
+        the password in the list of processes.
+      - A format that does not fit the O(service), or the requested delivery, is refused before the request. A format
+        that cannot hold the received credentials, such as V(gpsd) with a user and a password of more than 44 bytes, is
+        refused after the request. The response is kept, and the next run installs it.
       - If not set, V(pem) and V(env), as far as the credentials can serve them.
     type: list
     elements: str
     choices: [env, gpsd, mosquitto, pem, pygnssutils, str2str, topics, ucenter]
   templates:
     description:
-      - The user's own templates, rendered on the controller with the record as C(thing) and every field of the
-        credentials in C(credentials), and put beside the other files of the generation, so that one switch covers them,
-        too.
-      - What C(credentials) has is named like the fields of O(field_map). C(subscriptions) is a list of C(path) and
-        C(description), C(keys_current) and C(keys_next) have C(value), C(start) and C(end).
-      - A file is rendered again when its template changes, from the installed response. Where only a variable or
-        a file that it uses has changed, nothing tells; O(force) or another O(templates[].dest) does it.
-      - A template that fails leaves the host as it was, and its error says no more than which one it was.
+      - Your own templates. They are rendered on the controller, with the record as C(thing) and all fields of the
+        credentials in C(credentials), and are installed and switched together with the other files of the generation.
+      - C(credentials) has the fields that O(field_map) lists. C(subscriptions) is a list of C(path) and
+        C(description); C(keys_current) and C(keys_next) have C(value), C(start) and C(end).
+      - A file is rendered again, from the installed response, when its template changes. A change of a variable or of
+        a file that the template includes is not detected; use O(force) or another O(templates[].dest).
+      - If a template fails, the host is not changed. The error names the template and shows no more, because its
+        message could hold a secret.
     type: list
     elements: dict
     default: []
     suboptions:
       src:
         description:
-          - The template, looked for as by M(ansible.builtin.template).
+          - The template. It is searched for as by M(ansible.builtin.template).
         type: str
         required: true
       dest:
@@ -58,7 +59,24 @@ options:
         type: str
       mode:
         description:
-          - Its mode in octal digits.
+          - The mode of the file, in octal digits.
         type: raw
         default: "0640"
+  field_map:
+    description:
+      - Where the response holds a field, as a JMESPath expression for each field that differs from the built-in
+        expressions. The platform changes its responses without a version, and the names that CloudLocate and
+        PointPerfect Live use are not public.
+      - Fields are V(client_id), V(host), V(port), V(username), V(password), V(certificate), V(private_key),
+        V(subscriptions), V(keys_current), V(keys_next), V(ntrip_host), V(ntrip_port), V(ntrip_tls_port),
+        V(ntrip_mountpoint), V(ntrip_username) and V(ntrip_password).
+      - If a response lacks a required field, the error lists the names that the response has. The response is kept, so
+        that the next run with a corrected O(field_map) sends no further request.
+    type: dict
+    default: {}
+  broker_ca_path:
+    description:
+      - A file on the controller that becomes C(ca.crt), the CA with which a consumer verifies the broker.
+      - If not set, Amazon Root CA 1 (seen in client code) from the CA bundle of the Python library requests.
+    type: path
 """

@@ -1,13 +1,14 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes a retirement list as CSV."""
+"""Write a retirement list as CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.csv_table import to_csv
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.retirement import RETIRED_COLUMNS
 
 DOCUMENTATION = r"""
 name: retirement_csv
@@ -44,8 +45,8 @@ _value:
 
 
 def retirement_csv(entries: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each entry of a retirement list, behind a header."""
-    return report.to_csv(entries, report.RETIRED_COLUMNS)
+    """Return a table with a line for each entry of a retirement list."""
+    return to_csv(entries, RETIRED_COLUMNS)
 
 
 class FilterModule:

@@ -1,26 +1,28 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gathers the Things of a fleet that must still be deactivated."""
+"""Gather the Things of a fleet that must be deactivated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import retirement
 
 DOCUMENTATION = r"""
 name: retirement_list
-short_description: Gather the Things of a fleet that must still be deactivated
+short_description: Gather the Things of a fleet that must be deactivated
 version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Turns what M(thingstream.ztp.thingstream_ztp_info) found on each host into one list, the longest retired first.
-  - What another host in the input uses is left out; P(thingstream.ztp.retirement_conflicts#filter) finds it.
+  - Combines the retirement lists in the results of M(thingstream.ztp.thingstream_ztp_info), the longest retired Thing
+    first. It does not contain the Things that only the ledger of the controller knows;
+    RV(thingstream.ztp.thingstream_audit#module:retired) does.
+  - Things that another host in the input uses are omitted; P(thingstream.ztp.retirement_conflicts#filter) returns them.
 options:
   _input:
-    description: Host to its C(bundles), or to V(null) if it could not be asked.
+    description: Host to its C(bundles), or to V(null) for a host without a result.
     type: dict
     required: true
 """
@@ -34,7 +36,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - A list of C(client_id), C(hardware_id), C(service), C(given_name), C(since), C(host) and C(path).
+    - A list of C(client_id), C(hardware_id), C(service), C(given_name), C(since), C(host), C(path), C(login_sha256) and
+      C(from_ledger), which is V(false).
   type: list
   elements: dict
 """
@@ -45,4 +48,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
-        return {"retirement_list": report.retirement_list}
+        return {"retirement_list": retirement.retirement_list}

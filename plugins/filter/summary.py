@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sums up the results of ``thingstream_ztp`` over a fleet."""
+"""Sum up the results of ``thingstream_ztp`` over a fleet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import summary
 
 DOCUMENTATION = r"""
 name: summary
@@ -16,7 +16,7 @@ version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Counts how many hosts were due, renewed, not due and failed, and tells when the next one is due.
+  - Counts the hosts that were due, renewed, not due and failed, and returns the date when the next one is due.
 options:
   _input:
     description: Results of M(thingstream.ztp.thingstream_ztp), one for each host; an empty one counts as failed.
@@ -46,4 +46,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
-        return {"summary": report.summary}
+        return {"summary": summary.summary}

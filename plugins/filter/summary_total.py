@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Adds up summaries of parts of a fleet."""
+"""Add up summaries of parts of a fleet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import summary
 
 DOCUMENTATION = r"""
 name: summary_total
@@ -47,4 +47,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
-        return {"summary_total": report.total}
+        return {"summary_total": summary.total}

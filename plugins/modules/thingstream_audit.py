@@ -9,39 +9,44 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: thingstream_audit
-short_description: Write what was found on a fleet as JSON, CSV, metrics and a page
+short_description: Report on a fleet as JSON, CSV, metrics and a page
 version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Takes what M(thingstream.ztp.thingstream_ztp_info) found on every host of the play, and what waits in the spool, and
-    writes four files on the controller, C(thingstream-audit.json), C(thingstream-audit.csv), C(thingstream-audit.html)
-    and C(thingstream-audit.prom). It connects to no host, and no secret is in any of them.
-  - Hosts that could not be reached or looked at are in all four, with the reason. If there are any, the task fails
-    once everything is written, with C(audit_incomplete).
-  - It is one task for a whole fleet, so use it with C(run_once).
+  - Combines the results of M(thingstream.ztp.thingstream_ztp_info) for every host of the play with the spool and the
+    ledger of the controller, and writes four files on the controller, C(thingstream-audit.json),
+    C(thingstream-audit.csv), C(thingstream-audit.html) and C(thingstream-audit.prom). It connects to no host, and the
+    files contain no secret.
+  - Hosts that were unreachable or failed are in all four files, with the reason. If there are any, the task fails with
+    C(audit_incomplete) after it has written the files.
+  - One task covers the whole fleet, so use it with C(run_once).
+notes:
+  - With O(variables_prefix), the variable of a host that ends with C(hardware_id) tells which Things a host that was
+    not seen may use. Such a Thing is not in RV(retired).
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.files
+  - thingstream.ztp.variables
 options:
-  looks:
+  results_from:
     description:
-      - The name of the variable that the results of M(thingstream.ztp.thingstream_ztp_info) were registered in.
+      - The name of the variable in which the results of M(thingstream.ztp.thingstream_ztp_info) are registered.
     type: str
     required: true
   directory:
     description:
-      - The directory on the controller where the files go. It must exist.
+      - The directory on the controller for the files. It must exist.
+      - If not set, no files are written.
     type: path
-    required: true
   metrics_directory:
     description:
-      - The directory where C(thingstream-audit.prom) goes, for example that of the textfile collector of Prometheus.
+      - The directory for C(thingstream-audit.prom), for example that of the textfile collector of Prometheus.
       - If not set, O(directory).
     type: path
   spool_path:
     description:
-      - The directory of M(thingstream.ztp.thingstream_ztp) with the same name.
+      - The spool directory, as for M(thingstream.ztp.thingstream_ztp).
     type: path
 seealso:
   - module: thingstream.ztp.thingstream_ztp_info
@@ -58,46 +63,59 @@ EXAMPLES = r"""
 
 - name: Write the report
   thingstream.ztp.thingstream_audit:
-    looks: found
+    results_from: found
     directory: /srv/reports
+    variables_prefix: thingstream_gateway_
     metrics_directory: /var/lib/prometheus/node-exporter
   run_once: true
 """
 
 RETURN = r"""
 files:
-  description: The paths of what was written, or would be in check mode.
+  description:
+    - The paths of the files that were written; in check mode, that would be written. Empty without O(directory).
   returned: success, and with C(audit_incomplete)
   type: list
   elements: str
 complete:
-  description: Whether every host and the spool could be seen.
+  description: Whether every host and the spool were seen.
   returned: success, and with C(audit_incomplete)
   type: bool
 totals:
-  description: The sums of the report.
+  description: The figures of the report.
   returned: success, and with C(audit_incomplete)
   type: dict
   contains:
     gateways:
-      description: How many hosts the play has.
+      description: The number of hosts in the play.
       type: int
     states:
       description:
-        - How many bundles are V(unreachable), V(failed), V(absent), V(damaged), V(expired), V(due), V(drift) and
-          V(in_order); the first that applies counts. A host without a bundle, or that was not seen, counts once.
+        - The number of bundles that are V(unreachable), V(failed), V(absent), V(damaged), V(expired), V(due), V(drift)
+          and V(in_order); the first state that applies counts. A host without a bundle, or that was not seen, counts
+          once.
       type: dict
     retired:
-      description: How many Things must still be deactivated.
+      description: The number of Things that must be deactivated.
       type: int
     conflicts:
-      description: How many Things are on the list of one host while another one uses them.
+      description: The number of Things on the retirement list of a host that are in use.
       type: int
+    shared:
+      description: The number of Things that several hosts use.
+      type: int
+    ledger:
+      description:
+        - The number of Things that only the ledger knows, which are V(removed), V(missing), V(left) and
+          V(unreachable). L(The guide, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/audit.md)
+          describes these.
+      type: dict
     spool:
-      description: How many responses wait in the spool.
+      description: The number of responses in the spool.
       type: int
-    unanswered:
-      description: How many requests that may have created a Thing got no answer; see C(response_lost).
+    abandoned_requests:
+      description:
+        - The number of requests that may have created a Thing and whose response was lost; see C(response_lost).
       type: int
     next_due_at:
       description: When the next renewal is due by a date, in UTC; V(null) if none is.
@@ -105,4 +123,49 @@ totals:
     next_end_at:
       description: When the next certificate or dynamic key ends, in UTC; V(null) if none does.
       type: str
+retired:
+  description:
+    - The Things that no host of the play uses and that must be deactivated, the longest retired first. They come from
+      the retirement lists of the hosts, and from the ledger if their hosts no longer know them.
+  returned: success, and with C(audit_incomplete)
+  type: list
+  elements: dict
+  contains:
+    client_id:
+      description: The client ID; V(null) if the platform sent none.
+      type: str
+    hardware_id:
+      description: The hardware ID, or V(null).
+      type: str
+    service:
+      description: The service.
+      type: str
+    given_name:
+      description: The name in the portal.
+      type: str
+    since:
+      description: When it left use, in UTC; V(null) if that is not known.
+      type: str
+    host:
+      description: The host that used it. With RV(retired[].from_ledger), this host may no longer be in the inventory.
+      type: str
+    path:
+      description: The directory of its bundle there.
+      type: str
+    login_sha256:
+      description: A fingerprint of the login, if the platform sent no client ID.
+      type: str
+    from_ledger:
+      description: Whether only the ledger of the controller knows the Thing.
+      type: bool
+conflicts:
+  description: Entries as in RV(retired) whose Things are in use, so that they must not be deactivated.
+  returned: success, and with C(audit_incomplete)
+  type: list
+  elements: dict
+  contains:
+    used_by:
+      description: The hosts that use the Thing.
+      type: list
+      elements: str
 """

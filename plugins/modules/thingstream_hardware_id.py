@@ -15,9 +15,9 @@ author:
   - The thingstream.ztp authors (@thingstream)
 description:
   - Asks a host for what identifies its hardware and returns the first value that is plausible, in an order that you
-    choose. It changes nothing, and asks nobody but the host, with one remote command.
+    choose. It changes nothing and sends no request; one remote command reads the host.
   - Nothing is used that cannot be the ID of one device - an IMEI whose check digit is wrong, a serial number that the
-    manufacturer never filled in, a MAC address that somebody has set.
+    manufacturer never filled in, a MAC address that was set by software.
   - A host can claim whatever it likes, and hardware is exchanged. Write down what was found, as the playbook
     C(thingstream.ztp.identify) does, instead of asking again in every run.
 extends_documentation_fragment:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: thingstream_verify
-short_description: Prove that the Thingstream credentials of a host work
+short_description: Verify the Thingstream credentials of a host
 version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
   - Reads the installed credentials of a host and uses them from the controller, by MQTT until the broker accepts the
     login, by NTRIP until the caster does.
-  - It tells credentials that are refused (C(credentials_refused)) from a network that does not work (C(unreachable),
-    C(timeout), C(tls)).
-  - The platform allows one connection for each Thing (seen in client code), so that this interrupts a consumer for a
-    moment.
+  - Refused credentials (C(credentials_refused)) and network problems (C(unreachable), C(timeout), C(tls)) have
+    different error codes.
+  - The platform allows one connection for each Thing (seen in client code), so a verification interrupts the
+    consumer on the host for a moment.
   - The credentials go from the host into the memory of the controller, and nowhere else.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
@@ -28,7 +28,7 @@ attributes:
     description: Can run in check mode and return status prediction without modifying target.
     support: full
     details:
-      - Looks at the host, and connects to nobody.
+      - Looks at the host without connecting to a broker or caster.
   diff_mode:
     description: Returns what has changed, or would change, in diff mode.
     support: N/A
@@ -54,29 +54,29 @@ options:
   field_map:
     description:
       - As for M(thingstream.ztp.thingstream_ztp), with which the credentials were installed.
-      - A caster is spoken to by TLS if the credentials have V(ntrip_tls_port). The platform sends none; clients use
+      - TLS is used for a caster if the credentials have V(ntrip_tls_port). The platform sends none; clients use
         2102 (seen in client code), which C(ntrip_tls_port) with the expression C(`2102`) chooses.
     type: dict
     default: {}
   broker_ca_path:
     description:
-      - A file on the controller with the CA by which the broker is verified.
-      - If not set, Amazon Root CA 1 out of the CA bundle of the Python library requests.
+      - A file on the controller with the CA that signed the certificate of the broker.
+      - If not set, Amazon Root CA 1 from the CA bundle of the Python library requests.
     type: path
   timeout:
     description:
-      - How many seconds each delivery may take.
+      - The time limit in seconds for each delivery.
     type: float
     default: 20
   position:
     description:
-      - Latitude and longitude in degrees that an NTRIP caster is told. PointPerfect sends nothing without one (seen in
-        client code). With it, corrections must arrive; without it, the answer to the login is enough.
+      - Latitude and longitude in degrees for an NTRIP caster. PointPerfect sends nothing without a position (seen in
+        client code). With a position, corrections must arrive; without one, an accepted login is enough.
     type: list
     elements: float
   caster_ca_path:
     description:
-      - A file on the controller with the certificates of those who may sign the certificate of the NTRIP caster.
+      - A file on the controller with certificates of CAs, one of which signed the certificate of the NTRIP caster.
       - If not set, the CA bundle of the Python library requests.
     type: path
   variables_prefix:
@@ -90,12 +90,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Prove that the login works
+- name: Verify the login
   thingstream.ztp.thingstream_verify:
     service: pointperfect
   become: true
 
-- name: Prove that corrections arrive at a place in Berlin, by TLS
+- name: Verify that corrections for a position in Berlin arrive, with TLS
   thingstream.ztp.thingstream_verify:
     service: pointperfect
     position: [52.52, 13.405]
@@ -114,8 +114,8 @@ thing:
   description: The record of the bundle; see RV(thingstream.ztp.thingstream_ztp#module:thing).
   returned: success
   type: dict
-proofs:
-  description: What accepted the credentials; empty in check mode.
+verifications:
+  description: The servers that accepted the credentials; empty in check mode.
   returned: success
   type: list
   elements: dict
@@ -143,7 +143,7 @@ error_code:
   type: str
   sample: credentials_refused
 status:
-  description: The HTTP status of a caster that refused; otherwise V(null).
+  description: The HTTP status of the response of a caster that refused; otherwise V(null).
   returned: failure
   type: int
   sample: 401

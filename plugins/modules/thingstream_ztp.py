@@ -14,67 +14,68 @@ version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Ensures that a host has sound credentials for its own Thing on the u-blox Thingstream platform, not due for renewal.
-  - It looks at what the host holds, decides by an ordered list of reasons, asks the Zero Touch Provisioning API only
-    if something is due, checks what arrives, and installs it all or nothing.
-  - A host whose credentials are in order costs one remote command and no request.
+  - Ensures that a host has valid credentials for its own Thing on the u-blox Thingstream platform, and that they are
+    not due for renewal.
+  - The module reads the state of the host, and evaluates an ordered list of reasons. Only if a reason applies, it sends
+    a request to the Zero Touch Provisioning API, checks the response, and installs all of it or nothing.
+  - A host whose credentials are valid and not due takes one remote command and no request.
   - Secrets go from the API through the memory of the controller and the standard input of one remote command into files
-    that nobody else can read. They are in no argument, result, diff, log or error, so that C(no_log) is not needed.
+    that other users cannot read. They are in no argument, result, diff, log or error, so that C(no_log) is not needed.
     The token never reaches the host.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
+  - thingstream.ztp.location
   - thingstream.ztp.target
   - thingstream.ztp.content
   - thingstream.ztp.renewal
+  - thingstream.ztp.variables
 attributes:
   check_mode:
     description: Can run in check mode and return status prediction without modifying target.
     support: full
     details:
-      - Looks and decides, but asks nobody; what the platform would answer is not predicted.
+      - Check mode sends no request. It does not predict the response of the platform.
   diff_mode:
     description: Returns what has changed, or would change, in diff mode.
     support: full
     details:
-      - Shows records, which hold no secret.
+      - The diff shows records, which hold no secret.
   idempotent:
     description: Changes nothing when it runs again.
     support: full
     details:
       - Except with O(force=true).
 options:
-  service:
-    description:
-      - The service of the platform; it must fit the device type of the device profile.
-      - V(pointperfect) is PointPerfect Flex, V(pointperfect-live) is PointPerfect Live, V(cloudlocate) is CloudLocate.
-    type: str
-    required: true
-    choices: [cloudlocate, pointperfect, pointperfect-live]
   state:
     description:
       - V(present) ensures credentials.
-      - V(renewed) does the same where some are installed, or wait in O(spool_path), and leaves every other host alone.
-      - V(absent) removes every generation of them from the host, and tells consumers by O(reload_command). The Thing
-        stays on the platform, and active, until somebody deactivates it there; it is on the list RV(thing.retired),
-        which stays on the host.
+      - V(absent) removes all generations of the credentials from the host, and runs O(reload_command). The Thing stays
+        active on the platform until it is deactivated in the portal. It is on the list RV(thing.retired), which stays
+        on the host.
     type: str
     default: present
-    choices: [present, renewed, absent]
+    choices: [present, absent]
+  create:
+    description:
+      - With V(false), O(state=present) renews credentials that are installed, or that wait in O(spool_path), and leaves
+        every other host unchanged. A host without credentials gets none.
+    type: bool
+    default: true
   token:
     description:
       - The token of the device profile, as the portal shows it.
-      - It is needed only when the API is asked.
+      - It is required only for a request.
       - If not set, the environment variable E(THINGSTREAM_ZTP_TOKEN) of the controller is used.
     type: str
   hardware_id:
     description:
       - The stable identity of the host, for example the IMEI of its modem or its serial number.
-      - Without it every request creates another Thing, and many device profiles refuse the request.
+      - Without a hardware ID each request creates another Thing. Many device profiles refuse such a request.
     type: str
   given_name:
     description:
       - The name of the Thing in the portal, 1 to 50 characters. It need not be unique.
-      - If not set, the first 50 characters of the inventory name are used.
+      - If not set, the first 50 characters of the inventory name.
     type: str
   tags:
     description:
@@ -83,165 +84,132 @@ options:
     elements: str
   delivery:
     description:
-      - How corrections must reach the host. Installed credentials that do not have it are due, with the reason
-        C(service_changed), and an answer that does not have it is not installed.
-      - With the O(token) of another device profile this moves a host from one delivery to another.
-      - If not set, whatever the device profile delivers.
+      - The delivery by which corrections must reach the host. Installed credentials without this delivery are due, with
+        the reason C(service_changed). A response without it is not installed.
+      - With the O(token) of another device profile, this moves a host from one delivery to another.
+      - If not set, any delivery of the device profile is accepted.
     type: str
     choices: [mqtt, ntrip, lband]
-  sealed:
+  vault_encrypted:
     description:
-      - Encrypt the response with the first Ansible Vault secret of the run, and write nothing else but the record. For
-        a store on the controller (C(delegate_to=localhost)) that may lie in a repository, from which
-        M(thingstream.ztp.thingstream_credentials) deploys.
+      - Encrypt the response with the first Ansible Vault secret of the run, and write no other file but the record.
+        This is for a store on the controller (C(delegate_to=localhost)) that may be part of a repository, and from
+        which M(thingstream.ztp.thingstream_import) installs.
     type: bool
     default: false
-  field_map:
-    description:
-      - Where the response keeps a field, as a JMESPath expression for each field that differs from what the collection
-        knows. The platform changes its responses without versions; the names that CloudLocate and PointPerfect Live use
-        are not public.
-      - Fields are V(client_id), V(host), V(port), V(username), V(password), V(certificate), V(private_key),
-        V(subscriptions), V(keys_current), V(keys_next), V(ntrip_host), V(ntrip_port), V(ntrip_tls_port),
-        V(ntrip_mountpoint), V(ntrip_username) and V(ntrip_password).
-      - If an answer lacks a necessary field, the error lists the names that did arrive, and the answer is kept in
-        O(spool_path), so that the next run with a corrected O(field_map) needs no further request.
-    type: dict
-    default: {}
   force:
     description:
-      - Ask the platform although nothing is due. A CloudLocate profile creates a new Thing each time.
+      - Send a request although nothing is due. A CloudLocate device profile creates a new Thing for each request.
     type: bool
     default: false
   rotate_before:
     description:
-      - A moment in UTC such as V(2026-11-22T04:13:00Z). Credentials that arrived before it must be replaced by others;
-        those that arrived later are not asked for again, so that a rotation can be resumed.
-      - If the platform returns the same credentials, the host fails with C(not_rotated) and keeps them.
+      - A time in UTC such as V(2026-11-22T04:13:00Z). Credentials that were received before it must be replaced by
+        other ones. Credentials that were received later are not replaced again, so that a rotation can be resumed.
+      - A time in the future is refused, because every run until then would replace the credentials again.
+      - If the platform returns the same credentials, the task fails with C(not_rotated), and the host keeps them.
     type: str
   api_url:
     description:
-      - The address of the API; the path of the O(service) is appended.
-      - V(http://) is accepted for loopback only, because the token would travel in clear.
+      - The address of the API. The path of the O(service) is appended.
+      - V(http://) is accepted for loopback addresses only, because the token would be sent unencrypted.
       - If not set, the environment variable E(THINGSTREAM_API_URL) of the controller is used.
     type: str
     default: https://api.thingstream.io
   validate_certs:
     description:
-      - Whether the certificate of the API is verified. With V(false) anybody on the way can read token and credentials.
+      - Whether the certificate of the API is verified. With V(false), an attacker on the network path can read the
+        token and the credentials.
     type: bool
     default: true
   ca_path:
     description:
-      - A file on the controller with the certificates of those who may sign the certificate of the API.
+      - A file on the controller with the CA certificates that verify the API.
       - If not set, the file that E(THINGSTREAM_CA_PATH), E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the
         CA bundle of the Python library requests.
     type: path
-  client_cert:
-    description:
-      - A certificate on the controller that is shown to the API, or to a proxy that asks for one, in PEM. The platform
-        itself asks for none.
-    type: path
-  client_key:
-    description:
-      - The key of O(client_cert), if it is not in the same file.
-    type: path
   proxy:
     description:
-      - The URL of a proxy between controller and API; an empty string uses none.
-      - If not set, the usual environment variables E(HTTPS_PROXY) and E(NO_PROXY) decide.
+      - The URL of a proxy between the controller and the API. An empty string means no proxy.
+      - If not set, the usual environment variables E(HTTPS_PROXY) and E(NO_PROXY) apply.
     type: str
   timeout:
     description:
-      - How many seconds to wait for a connection, and again for a whole answer, however slowly it comes.
+      - How many seconds the connection may take, and how many seconds the whole response may take.
     type: float
     default: 30
   retries:
     description:
-      - How many times a request is repeated at most. A connection that was never established and answers with
-        C(Retry-After) are repeated; whatever might create a second Thing is not, see O(repeatable).
+      - The maximum number of retries of a request. Retried are connections that were not established, and responses
+        with C(Retry-After). Where the platform returns the same Thing for a repeated request, which is so for
+        PointPerfect with a O(hardware_id), a request whose response was lost is retried as well. Everywhere else such a
+        request could create a second Thing; the next run fails with C(response_lost).
     type: int
     default: 3
-  repeatable:
-    description:
-      - Whether the platform answers a repeated request for one O(hardware_id) with the same Thing, or with an error.
-        Only then is a request repeated whose answer got lost, and only then is an unfinished activation waited for.
-        Otherwise the next run fails with C(response_lost), until somebody has looked in the portal.
-      - If not set, V(true) for PointPerfect with a O(hardware_id), and V(false) otherwise.
-    type: bool
   activation_timeout:
     description:
-      - How many seconds to wait for the platform to activate a new Thing, before the host fails with
+      - How many seconds the platform may take to activate a new Thing. After that, the task fails with
         C(activation_pending).
     type: float
     default: 120
-  broker_ca_path:
-    description:
-      - A file on the controller that becomes C(ca.crt), the CA by which a consumer verifies the broker.
-      - If not set, Amazon Root CA 1 (seen in client code) out of the CA bundle of the Python library requests.
-    type: path
   spool_path:
     description:
-      - A directory on the controller, mode V(0700), that keeps a response until its host has it. If the host vanishes
-        in between, the next run installs from there and asks nobody.
-      - Without O(hardware_id) a response is kept for the inventory name and O(path), so that hosts with the same
-        O(given_name) do not get each other's. A host that was renamed in the inventory does not find its own.
-      - Entries are encrypted with the first Ansible Vault secret of the run, if there is one, and mode V(0600) always.
-      - In containers that do not outlive the job, as in AWX, this should be on a volume that does. The directory above
-        it must exist, so that a volume that is not mounted is noticed before the platform is asked.
+      - A directory on the controller, mode V(0700), that keeps each response until it is installed. If the connection
+        to the host fails after the request, the next run installs the response from there and sends no request.
+      - Without O(hardware_id), an entry belongs to the inventory name and O(path), so that hosts with the same
+        O(given_name) do not share entries. A host that is renamed in the inventory does not find its entry.
+      - Entries have mode V(0600), and are encrypted with the first Ansible Vault secret of the run, if there is one.
+      - Where the controller is a container that does not outlive the job, as in AWX, use a directory on a persistent
+        volume. Its parent directory must exist, so that a missing volume is detected before the request.
       - If not set, C(thingstream/spool) in the home directory of Ansible, which is C(~/.ansible).
     type: path
   verify:
     description:
-      - Prove credentials by using them, from the controller, as M(thingstream.ztp.thingstream_verify) does. It needs
-        the Python library paho-mqtt for MQTT.
+      - Verify credentials by using them from the controller, as M(thingstream.ztp.thingstream_verify) does. MQTT
+        requires the Python library paho-mqtt.
     type: dict
     suboptions:
       when:
         description:
-          - V(before_switch) proves new credentials before the host gets them, so that such as do not work are never
-            used.
-          - V(always) proves those in use as well, on every run, even if nothing is due. The platform allows one
-            connection for each Thing (seen in client code), so that this interrupts a consumer for a moment.
-          - V(never) does nothing.
+          - V(before_switch) verifies new credentials before they are installed, so that non-working credentials are
+            never used.
+          - V(always) also verifies the credentials in use, in every run. The platform allows one connection for each
+            Thing (seen in client code), so that this interrupts a consumer for a moment.
+          - V(never) verifies nothing.
         type: str
         default: before_switch
         choices: [never, before_switch, always]
       renew_refused:
         description:
-          - With O(verify.when=always), ask for new credentials, with the reason C(refused), if those in use are
-            refused. Without it the host fails with C(credentials_refused).
+          - With O(verify.when=always), request new credentials, with the reason C(refused), if those in use are
+            refused. With V(false), the task fails with C(credentials_refused).
         type: bool
         default: false
       timeout:
         description:
-          - How many seconds each delivery may take.
+          - How many seconds the verification of each delivery may take.
         type: float
         default: 20
       position:
         description:
-          - Latitude and longitude in degrees that an NTRIP caster is told. PointPerfect sends nothing without one (seen
-            in client code). With it, corrections must arrive; without it, the answer to the login is enough.
+          - The latitude and longitude in degrees to send to an NTRIP caster. PointPerfect sends no corrections without
+            a position (seen in client code). With a position, corrections must arrive. Without one, an accepted login
+            is enough.
         type: list
         elements: float
       caster_ca_path:
         description:
-          - A file on the controller with the certificates of those who may sign the certificate of the NTRIP caster.
+          - A file on the controller with the CA certificates that verify the NTRIP caster.
           - If not set, the CA bundle of the Python library requests.
         type: path
-  variables_prefix:
-    description:
-      - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
-        option, if there is such a variable. With V(thingstream_gateway_), as the role uses it, O(group) comes from
-        C(thingstream_gateway_group).
-      - It is there because a task that lists all options as templates costs every host more than the rest of the job.
-    type: str
 notes:
-  - The certificate of the host is judged by the clock of the controller.
-  - With C(delegate_to=localhost) and a O(path) of its own for each host, credentials are stored on the controller.
+  - The validity of a certificate is compared with the clock of the controller.
+  - With C(delegate_to=localhost) and a separate O(path) for each host, credentials are stored on the controller.
 seealso:
   - module: thingstream.ztp.thingstream_ztp_info
-  - module: thingstream.ztp.thingstream_credentials
+  - module: thingstream.ztp.thingstream_import
+  - module: thingstream.ztp.thingstream_rollback
+  - module: thingstream.ztp.thingstream_retire
   - module: thingstream.ztp.thingstream_verify
 """
 
@@ -254,7 +222,7 @@ EXAMPLES = r"""
     group: gnss
   become: true
 
-- name: Ensure CloudLocate credentials whose response has names of its own
+- name: Ensure CloudLocate credentials from a response with other field names
   thingstream.ztp.thingstream_ztp:
     service: cloudlocate
     token: "{{ vault_cloudlocate_token }}"
@@ -266,7 +234,7 @@ EXAMPLES = r"""
       password: login.pass
   become: true
 
-- name: Let the host return to the previous credentials if its bridge does not come back
+- name: Revert to the previous credentials if the bridge does not come back
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
     hardware_id: "{{ imei }}"
@@ -275,7 +243,7 @@ EXAMPLES = r"""
     health_timeout: 60
   become: true
 
-- name: Move to NTRIP with the token of another device profile, after proving that the new login works
+- name: Move to NTRIP with the token of another device profile, after a verification of the new login
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
     token: "{{ vault_ntrip_token }}"
@@ -286,7 +254,7 @@ EXAMPLES = r"""
       position: [52.52, 13.405]
   become: true
 
-- name: Write a bridge for mosquitto, and a configuration of an own program
+- name: Write a bridge for mosquitto, and a configuration file from a template
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
     hardware_id: "{{ imei }}"
@@ -296,12 +264,20 @@ EXAMPLES = r"""
       - src: rover.toml.j2
   become: true
 
+- name: Renew what is due, and create nothing where nothing is installed
+  thingstream.ztp.thingstream_ztp:
+    service: pointperfect
+    token: "{{ vault_thingstream_token }}"
+    hardware_id: "{{ imei }}"
+    create: false
+  become: true
+
 - name: Provision into a store on the controller, before the gateway has a connection
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
     hardware_id: "{{ imei }}"
     path: "{{ inventory_dir }}/store/{{ inventory_hostname }}"
-    sealed: true
+    vault_encrypted: true
   delegate_to: localhost
 
 - name: Remove the credentials of a gateway that is taken out of service
@@ -316,17 +292,23 @@ action:
   description:
     - What was done; in check mode, what would be done.
     - V(created), V(renewed) (another client ID or certificate), V(refreshed) (the same Thing, newer keys or topics),
-      V(repaired) (without the API), V(removed), V(unchanged) (the platform was asked and returned the same), V(none).
+      V(repaired) (without a request), V(removed), V(unchanged) (the platform returned the installed credentials again),
+      V(none).
   returned: success
   type: str
   sample: created
 reason:
   description:
-    - The first that applied of V(absent), V(damaged), V(service_changed), V(hardware_id_changed), V(expired),
-      V(forced), V(expiring), V(keys_expiring), V(max_age), V(drift), V(refused), V(none).
+    - The first reason that applied, of V(absent), V(damaged), V(service_changed), V(hardware_id_changed), V(expired),
+      V(forced), V(expiring), V(keys_expiring), V(max_age), V(refused), V(drift), V(none).
   returned: success
   type: str
   sample: absent
+msg:
+  description: A sentence that says why, with the values that were compared. On failure, the error and what to do.
+  returned: always
+  type: str
+  sample: The certificate ends 2026-12-01, renewal 30 days before.
 path:
   description: The directory that holds the bundle.
   returned: success
@@ -338,7 +320,7 @@ generation:
   type: str
   sample: "000001"
 due_at:
-  description: When the next renewal is due by a date, in UTC; V(null) if no date asks for one.
+  description: When the next renewal is due, in UTC; V(null) if no date makes one due.
   returned: success
   type: str
   sample: "2027-01-03T11:24:09Z"
@@ -346,18 +328,18 @@ thing:
   description:
     - The record of the bundle, as in C(thing.json), without any secret; V(null) if there is none.
     - With O(state=absent), the record of what was removed.
-    - C(retired) is as it is now; in the file it is as it was when the generation was made.
+    - C(retired) is the present list; C(thing.json) has the list of the time when the generation was made.
   returned: success
   type: dict
   contains:
     record_version:
-      description: The version of the rendering. Bundles of an older one are rendered again.
+      description: The version of the file formats. A bundle of an older version is rendered again.
       type: int
     service:
       description: The service.
       type: str
     delivery:
-      description: The ways of delivery, of V(mqtt), V(ntrip) and V(lband).
+      description: The deliveries, of V(mqtt), V(ntrip) and V(lband).
       type: list
       elements: str
     hardware_id:
@@ -368,6 +350,9 @@ thing:
       type: str
     client_id:
       description: The client ID of the Thing.
+      type: str
+    login_sha256:
+      description: A fingerprint of the user name, which identifies the Thing where the platform sends no client ID.
       type: str
     host:
       description: The MQTT broker.
@@ -403,33 +388,39 @@ thing:
       description: When the last dynamic key ends, in UTC.
       type: str
     formats:
-      description: The formats that were asked for, or V(null).
+      description: The requested formats, or V(null).
       type: list
       elements: str
     templates_sha256:
       description: A digest of the templates, or V(null).
       type: str
     modes:
-      description: The modes of files that templates made.
+      description: The modes of the files that come from templates.
       type: dict
     origin:
-      description: Where the credentials came from, V(ztp) or a source of M(thingstream.ztp.thingstream_credentials).
+      description:
+        - Where the credentials came from, V(ztp), or with M(thingstream.ztp.thingstream_import) V(ucenter), V(files),
+          V(fields) or V(store).
       type: str
     files:
-      description: The files of the bundle and their SHA-256.
+      description: The files of the bundle and their SHA-256 digests.
       type: dict
     confirmed_at:
-      description: When the platform last returned these very credentials again, in UTC.
+      description: When the platform last returned the same credentials again, in UTC.
       type: str
       returned: if it did
     retired:
       description:
-        - Things that this host used before and that stay active on the platform until somebody deactivates them.
+        - Things that this host used before. They stay active on the platform until they are deactivated in the
+          portal.
       type: list
       elements: dict
       contains:
         client_id:
-          description: The client ID, or V(null) where the platform sent none.
+          description: The client ID; V(null) if the platform sent none.
+          type: str
+        login_sha256:
+          description: A fingerprint of the login, which identifies the Thing where the platform sent no client ID.
           type: str
         service:
           description: The service.
@@ -441,7 +432,7 @@ thing:
           description: The name in the portal.
           type: str
         since:
-          description: Since when it is no longer used, in UTC.
+          description: When the host stopped using it, in UTC.
           type: str
 files:
   description: The files of the bundle, as they must be on the host.
@@ -463,13 +454,13 @@ files:
       type: str
 error_code:
   description:
-    - A stable name of the problem. Each has a section on the page
+    - A stable code for the problem. Each code has a section on the page
       L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
   returned: failure
   type: str
   sample: not_allowed
 status:
-  description: The HTTP status, if the platform answered; otherwise V(null).
+  description: The HTTP status of the response; V(null) if there was none.
   returned: failure
   type: int
   sample: 403

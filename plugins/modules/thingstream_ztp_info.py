@@ -9,35 +9,37 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: thingstream_ztp_info
-short_description: Show which Thingstream credentials a host holds
+short_description: Show the Thingstream credentials of a host
 version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Shows the record and the generations of each bundle on a host, what is damaged, whose owner or mode has changed, how
-    many days are left, and which Things still have to be deactivated. It shows no secret, changes nothing, and asks
-    nobody but the host, with one remote command.
-  - On request it also lists the responses that wait in the spool on the controller.
+  - Shows the record and the generations of each bundle on a host, damaged files, files with another owner or mode, the
+    remaining days, and the Things that must still be deactivated. The module shows no secret, changes nothing, and runs
+    one remote command.
+  - With O(spool=true) it also lists the responses in the spool on the controller.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.info
   - thingstream.ztp.renewal
+  - thingstream.ztp.variables
 options:
   paths:
     description:
-      - The directories to look at; with none, the host is not asked.
+      - The directories to show. With an empty list, no remote command runs.
+      - If the variable with the O(variables_prefix) and the name C(path) exists, its value is the only directory.
     type: list
     elements: str
     default: [/etc/thingstream/pointperfect, /etc/thingstream/pointperfect-live, /etc/thingstream/cloudlocate]
   owner:
     description:
-      - The user on the host that everything should belong to, a name or a number.
-      - If not set, whoever each of O(paths) belongs to.
+      - The user on the host that should own everything, as a name or a number.
+      - If not set, the owner of each of O(paths).
     type: str
   group:
     description:
-      - The group on the host that everything should belong to, a name or a number.
-      - If not set, the group that each of O(paths) belongs to.
+      - The group on the host that should own everything, as a name or a number.
+      - If not set, the group of each of O(paths).
     type: str
   directory_mode:
     description:
@@ -49,32 +51,22 @@ options:
       - The mode that files with a secret should have, in octal digits.
     type: raw
     default: "0640"
-  public_mode:
-    description:
-      - The mode that certificates should have, in octal digits.
-    type: raw
-    default: "0644"
   spool:
     description:
-      - List what is in O(spool_path) on the controller. That is the same for all hosts, so that C(run_once) is enough.
+      - List the responses in O(spool_path) on the controller. The list is the same for all hosts, so that C(run_once)
+        is enough.
     type: bool
     default: false
   spool_path:
     description:
-      - The directory of M(thingstream.ztp.thingstream_ztp) with the same name.
+      - The O(thingstream.ztp.thingstream_ztp#module:spool_path) of M(thingstream.ztp.thingstream_ztp).
     type: path
-  variables_prefix:
-    description:
-      - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
-        option, if there is such a variable, as M(thingstream.ztp.thingstream_ztp) does. Its C(path), if there is such a
-        variable, is the only one of O(paths).
-    type: str
 seealso:
   - module: thingstream.ztp.thingstream_ztp
 """
 
 EXAMPLES = r"""
-- name: Look at the bundles of all services
+- name: Show the bundles of all services
   thingstream.ztp.thingstream_ztp_info:
   become: true
   register: credentials
@@ -89,7 +81,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 spool:
-  description: The responses in O(spool_path), without any secret.
+  description: The responses in O(spool_path), without secrets.
   returned: with O(spool=true)
   type: list
   elements: dict
@@ -102,7 +94,7 @@ spool:
       type: str
     readable:
       description:
-        - Whether it could be read, with the Ansible Vault secrets of this run. If not, what follows is V(null).
+        - Whether the Ansible Vault secrets of this run decrypt it. If not, the following values are V(null).
       type: bool
     hardware_id:
       description: The hardware ID.
@@ -111,13 +103,13 @@ spool:
       description: The name of the Thing.
       type: str
     reason:
-      description: Why the platform was asked.
+      description: Why the request was sent.
       type: str
     received_at:
       description: When the response arrived, in UTC.
       type: str
 bundles:
-  description: What was found at each of O(paths), in their order.
+  description: The bundle at each of O(paths), in the same order.
   returned: success
   type: list
   elements: dict
@@ -135,33 +127,33 @@ bundles:
       description: The record of that generation; see RV(thingstream.ztp.thingstream_ztp#module:thing).
       type: dict
     generations:
-      description: Every generation on the disk, oldest first, with its C(name) and its record C(thing).
+      description: All generations on the disk, oldest first, each with its C(name) and its record C(thing).
       type: list
       elements: dict
     damaged:
-      description: Files that are missing or whose content is not what the record says.
+      description: Files that are missing, or whose digest differs from the record.
       type: list
       elements: str
     retired:
       description:
-        - Things that were used here before and that nobody has marked as deactivated; also where nothing is in use any
-          more. See RV(thingstream.ztp.thingstream_ztp#module:thing.retired).
+        - Things that were in use here and that are not marked as deactivated, even if no generation is in use now. See
+          RV(thingstream.ztp.thingstream_ztp#module:thing.retired).
       type: list
       elements: dict
     drift:
       description:
-        - Files, and directories with a slash at their end, whose mode, owner or group is not as given; where none is
-          given, owner and group are compared with those of the directory itself.
+        - Files, and directories with a trailing slash, that have another mode, owner or group than the options say.
+          Without O(owner) or O(group), they are compared with the directory itself.
       type: list
       elements: str
     leftovers:
-      description: What a run that died has left; the next one clears it away.
+      description: What a crashed run left. The next change removes it.
       type: list
       elements: str
     due_at:
       description:
-        - When a renewal becomes due by a date, in UTC, as O(renew_before), O(renew_spread), O(keys_renew_before) and
-          O(max_age) say; V(null) if no date asks for one.
+        - When the next renewal is due, in UTC, according to O(renew_before), O(renew_spread), O(keys_renew_before) and
+          O(max_age); V(null) if no date makes one due.
       type: str
     not_after_days:
       description: Days until the certificate ends, negative afterwards; V(null) without a certificate.

@@ -64,7 +64,9 @@ def launch(
     defaults = {question["variable"]: question["default"] for question in survey if "default" in question}
     given = {**yaml.safe_load(template["extra_vars"] or "{}"), **defaults, **answers}
     write(directory / "env/extravars", given)
-    arguments, environ, passwords = ["--forks", str(template["forks"])], {}, {}
+    arguments = ["--forks", str(template["forks"])]
+    environ: dict[str, str] = {}
+    passwords: dict[str, str] = {}
     chosen = template["limit"] if limit is None else limit
     if chosen:
         arguments += ["--limit", chosen]

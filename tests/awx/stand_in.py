@@ -268,9 +268,9 @@ class Awx:
         return value
 
     def _check_unique(self, made: Object) -> None:
-        names = ("name", "identifier", "organization", "inventory", "workflow_job_template", "credential_type")
+        names = ["name", "identifier", "organization", "inventory", "workflow_job_template", "credential_type"]
         if made["resource"] == "job_templates":
-            names = ("name", "organization")
+            names = ["name", "organization"]
         key = {name: made[name] for name in names if name in made}
         if made["resource"] == "project_updates":
             return
@@ -311,7 +311,7 @@ def check_credential_type(awx: Awx, made: Object, before: Object | None) -> None
     if set(made["inputs"]) - {"fields", "required"} or set(made["injectors"]) - {"file", "env", "extra_vars"}:
         raise Refused(400, {"inputs": ["Additional properties are not allowed"]})
     known = {"id", "label", "type", "format", "choices", "help_text", "multiline", "secret", "default"}
-    names = {}
+    names: dict[str, Any] = {}
     for one in made["inputs"].get("fields", []):
         if (
             set(one) - known
@@ -342,8 +342,8 @@ def check_credential(awx: Awx, made: Object, before: Object | None) -> None:
     unknown = set(made["inputs"]) - set(fields)
     if unknown:
         raise Refused(400, {"inputs": [f"Additional properties are not allowed ({', '.join(unknown)})"]})
-    secrets = dict(awx.secrets.get(made["id"], {}))
-    shown = {}
+    secrets: dict[str, Any] = dict(awx.secrets.get(made["id"], {}))
+    shown: dict[str, Any] = {}
     for name, value in made["inputs"].items():
         if value.__class__ is not {"string": str, "boolean": bool}[fields[name]["type"]]:
             raise Refused(400, {"inputs": {name: [f"{fields[name]['type']} is required"]}})

@@ -14,7 +14,7 @@ import pytest
 from awx.conftest import EXTENSION, Site
 from awx.job import Job, launch
 from integration.ansible_run import PROJECT
-from integration.test_secrets import found_in
+from integration.leaks import found_in
 from simulator.client import RunningSimulator
 
 TASK = "Ensure credentials"
@@ -84,7 +84,7 @@ def test_provision_with_what_the_credential_injects(
     assert values(job, "error_code")["gw2"] == "health_check_failed"
     (kept,) = (volume / "spool").iterdir()
     assert kept.read_bytes().startswith(b"$ANSIBLE_VAULT")
-    assert not list((tmp_path / "first/home").rglob("*.spool"))
+    assert not list((tmp_path / "first/home").rglob("*.response"))
     assert len(simulator.requests()) == 2
     assert (tmp_path / "gw1/current/client.crt").exists()
 

@@ -139,7 +139,7 @@ def test_one_gateway_is_renewed_if_its_login_really_is_refused(tmp_path: Path) -
         port = free.getsockname()[1]
         free.close()
         switches = {"host": "127.0.0.1", "new_thing_on_repeat": True}
-        common = {
+        common: dict[str, Any] = {
             "api_url": simulator.url,
             "ca_path": simulator.ca_path,
             "broker_ca_path": simulator.ca_path,

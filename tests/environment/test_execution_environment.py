@@ -77,10 +77,10 @@ def test_the_builder_makes_a_context(tarball: Path, tmp_path: Path) -> None:
 def test_what_is_declared_is_enough(
     tarball: Path, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, age: str
 ) -> None:
-    """Credentials are created, proven at a broker before they are used, and left alone the second time."""
+    """Credentials are created, verified at a broker before they are used, and left alone the second time."""
     environment, collections = tmp_path / "environment", tmp_path / "collections"
     requires_ansible = yaml.safe_load((PROJECT / "meta" / "runtime.yml").read_text())["requires_ansible"]
-    wanted = ["--requirements", PROJECT / "requirements.txt", f"ansible-core{requires_ansible}"]
+    wanted: list[str | Path] = ["--requirements", PROJECT / "requirements.txt", f"ansible-core{requires_ansible}"]
     uv(tmp_path, "venv", "--python", sys.executable, environment)
     uv(tmp_path, "pip", "install", "--python", environment, "--resolution", age, *wanted)
     installed = json.loads(uv(tmp_path, "pip", "list", "--python", environment, "--format", "json"))

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Counts what was tried and what survived, and prints one table at the end: class, tried, survived, lost.
 
-A test counts with the fixture `trials`; one that fails is a row of its own, wherever it failed. Short by default;
-`--full` tries everything.
+A test counts with the fixture `trials`; a failed test is a row of its own. Short by default; `--full` tries everything.
 """
 
 from __future__ import annotations
@@ -36,16 +35,6 @@ __all__ = [
 Trial = Callable[[str], AbstractContextManager[None]]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="try every fault, not the short selection")
-
-
-@pytest.fixture
-def full(request: pytest.FixtureRequest) -> bool:
-    """Whether everything is tried, or the short selection."""
-    return bool(request.config.getoption("--full"))
-
-
 @pytest.fixture
 def trials(record_property: Callable[[str, object], None]) -> Iterator[Trial]:
     """``with trials("Kill, install"):`` counts one trial of a class, as survived if nothing is raised in it."""
@@ -64,7 +53,7 @@ def trials(record_property: Callable[[str, object], None]) -> Iterator[Trial]:
 
 @pytest.fixture
 def rig(plain_host: Host, public_path: Path) -> HostRig:
-    """A gateway with one of the shells that holds nothing; its spool is not on its disk."""
+    """A bare gateway with one of the shells; the spool is not on its disk."""
     return HostRig(public_path, host=plain_host, controller=str(public_path / "controller" / "spool"))
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hostile values, and how many of them are tried."""
+"""Hostile values, and how many of them a test tries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from integration.ansible_run import PROJECT
 
 set_hypothesis_home_dir(PROJECT / ".cache" / "hypothesis")
 
-# Planted into every hostile text: wherever a secret could be, this may be seen nowhere.
+# Planted into every hostile text: it stands for a secret, and must be seen nowhere.
 MARKER = "pl4nted5ecret"
 
 TEXTS = (
@@ -54,7 +54,7 @@ OTHERS: tuple[Any, ...] = (
 
 
 def any_json(leaves: int = 20) -> st.SearchStrategy[Any]:
-    """Any JSON at all."""
+    """Return a strategy for any JSON."""
     plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from((*TEXTS, *OTHERS))
     return st.recursive(
         plain,
@@ -64,7 +64,7 @@ def any_json(leaves: int = 20) -> st.SearchStrategy[Any]:
 
 
 def attempt(call: Callable[[], Any]) -> tuple[Any, ProvisioningError | None]:
-    """What a call returns, or how it refuses; any other exception is one too many."""
+    """Return what a call returns, or the error with which it refuses; any other exception fails the test."""
     try:
         return call(), None
     except ProvisioningError as error:
@@ -80,7 +80,7 @@ def for_all(
     *,
     short: int,
 ) -> None:
-    """Tries a check with ``short`` cases, always the same; with ``--full`` with forty times as many, and others."""
+    """Try a check with ``short`` cases, always the same; with ``--full`` with forty times as many, and others."""
 
     @settings(
         max_examples=short * 40 if full else short,

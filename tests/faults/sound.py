@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold on the disk of a gateway at every moment, whatever died there."""
+"""What must hold on the disk of a gateway at every moment, whatever process died there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def in_use(path: Path) -> dict[str, Any] | None:
-    """The record of the generation in use, which must be complete, or ``None`` where there is no link."""
+    """Return the record of the generation in use, which must be complete, or ``None`` where there is no link."""
     link = path / "current"
     if not os.path.lexists(link):
         return None
@@ -39,6 +39,7 @@ def in_use(path: Path) -> dict[str, Any] | None:
 
 
 def assert_settled(path: Path) -> None:
-    """Nothing that a dead run left is there any more, but maybe its lock, which the next change takes over."""
-    left = sorted(set(os.listdir(path)) - {"current", "generations", "history.json", ".newest", ".lock"})
+    """Check that nothing of a dead run is left, except maybe its lock, which the next change takes over."""
+    known = {"current", "generations", "history.json", ".newest", ".last-change", ".lock"}
+    left = sorted(set(os.listdir(path)) - known)
     assert left == [], left

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.tests.unit.support import Pair, spartn
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool.directory import MAX_ENTRY_BYTES
+from ansible_collections.thingstream.ztp.tests.unit.support import Pair, cloudlocate, spartn
 from faults.conftest import Trial
 from faults.host_rig import HostRig, contents, error_of
 from shell.host import SHELLS, refused
 
-PAGE = 4096  # bytes; what a tmpfs is counted in
+PAGE = 4096  # bytes; the unit of a tmpfs
 ROOM = "size=8m,nr_inodes=4096"
 Mount = Callable[[str], Path]
 
@@ -30,7 +31,7 @@ def disk(mount: Mount, rig: HostRig) -> HostRig:
 
 
 def room(path: Path, resource: str, number: int) -> str:
-    """The mount option that leaves so many pages or inodes free."""
+    """Return the mount option that leaves so many pages or inodes free."""
     status = os.statvfs(path)
     if resource == "pages":
         return f"size={max(status.f_blocks - status.f_bfree + number, 1) * PAGE}"  # 0 would be no limit
@@ -38,7 +39,7 @@ def room(path: Path, resource: str, number: int) -> str:
 
 
 def steps(rig: HostRig, full: bool) -> Iterator[int]:
-    """Every number, or every ninth, another one for each shell."""
+    """Return every number, or every ninth, other ones for each shell."""
     return iter(range(0, 80)) if full else iter(range(3 * SHELLS.index(rig.host.shell), 80, 9))
 
 
@@ -54,7 +55,7 @@ def test_full(
     resource: str,
     installed: bool,
 ) -> None:
-    """The disk grows until there is room; after every failure there is some, and the answer is in the spool."""
+    """The disk grows until there is room; after every failure there is some, and the response is in the spool."""
     failures = 0
     for number in steps(disk, full):
         mount(ROOM)
@@ -71,7 +72,7 @@ def test_full(
             assert "kept in" in error.message
             failures += 1
             disk.assert_as_it_was(current, before)
-            assert len(disk.kept) == 1
+            assert len(disk.spooled) == 1
             mount(ROOM)
             outcome = disk.present()
             assert outcome.action == ("renewed" if installed else "created")
@@ -86,7 +87,7 @@ def test_full(
 def test_full_for_other_changes(
     disk: HostRig, mount: Mount, ec_pair: Pair, other_pair: Pair, trials: Trial, full: bool
 ) -> None:
-    """Roll back, repair and removal: done, or refused with what was in use still complete; then there is room."""
+    """Roll back, repair and removal: done, or refused with complete credentials in use; then there is room."""
     changes: Mapping[str, Callable[[], object]] = {
         "repair": disk.present,
         "roll back": lambda: disk.roll_back(force=True),
@@ -115,8 +116,48 @@ def test_full_for_other_changes(
                     disk.assert_in_order(".newest")
 
 
+@pytest.mark.parametrize("service", ["pointperfect", "cloudlocate"])
+def test_full_spool(
+    rig: HostRig, mount: Mount, ec_pair: Pair, trials: Trial, full: bool, service: str, tmp_path: Path
+) -> None:
+    """The disk of the spool grows page by page, and its inodes one by one: no request is sent before all fits.
+
+    Once it is sent, the response is in the spool, on the gateway, and in the ledger.
+    """
+    rig.service = service
+    response = spartn(ec_pair) if service == "pointperfect" else cloudlocate()
+    disk = mount("size=16m,nr_inodes=64")
+    rig.controller = str(disk / "spool")
+    entry_pages = MAX_ENTRY_BYTES // PAGE
+    stride = 1 if full else 7
+    first = SHELLS.index(rig.host.shell) if not full else 0
+    rooms = {"pages": range(entry_pages - 4 + first % 3, entry_pages + 40, stride), "inodes": range(first % 2, 40)}
+    for resource, numbers in rooms.items():
+        failures = 0
+        for number in numbers:
+            rig.clear()
+            mount("size=16m,nr_inodes=64")
+            mount(room(disk, resource, number))
+            with trials(f"Full spool: {resource}, {service}"):
+                error = error_of(lambda: rig.present(response))
+                assert error is None or (error.code, rig.bodies) == ("spool_failed", []), error
+                if error is None:
+                    assert (len(rig.bodies), rig.spool_files) == (1, [])
+                    rig.assert_in_order()
+                    assert [entry["delivered_at"] is not None for entry in rig.ledger] == [True]
+                    break
+                failures += 1
+                assert not rig.current.is_symlink()
+                mount("size=16m,nr_inodes=64")
+                assert not rig.spool.exists() or rig.spool_files == []
+        else:
+            pytest.fail("there was never enough room")
+        assert failures
+    assert {path.name for path in disk.iterdir()} == {"spool"}
+
+
 def test_read_only(disk: HostRig, mount: Mount, ec_pair: Pair, other_pair: Pair, trials: Trial) -> None:
-    """It becomes so between the look and the change."""
+    """The disk becomes read-only between the look and the change."""
     for installed in (False, True):
         mount("rw")
         disk.clear()
@@ -134,7 +175,7 @@ def test_read_only(disk: HostRig, mount: Mount, ec_pair: Pair, other_pair: Pair,
 
 
 def test_limited(rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, full: bool) -> None:
-    """No file may become larger than a limit, as with a quota: the program is killed, or told so."""
+    """No file may become larger than a limit, as with a quota: the program is killed, or the write fails."""
     for blocks in range(1, 48, 2) if full else (1, 20):
         for signal in ("", "trap '' XFSZ; "):
             rig.give(banner="")
@@ -153,7 +194,7 @@ def test_limited(rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, f
 
 @pytest.mark.parametrize("where", ["etc", "etc/thingstream", "etc/thingstream/x", "etc/thingstream/x/generations"])
 def test_another_file_system(rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, where: str) -> None:
-    """It begins at the path, above it, or within it, where nothing can be moved by a rename."""
+    """Another file system begins at the path, above it, or within it, where no rename can move a file."""
     place = rig.root / where
     place.mkdir(parents=True, mode=0o755)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "tmpfs", str(place)], check=True)

@@ -1,18 +1,18 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gateways that lack a program, have a wrong clock or a strange umask, or a path that is somebody else's."""
+"""Gateways that lack a program, have a wrong clock or a strange umask, or a path that belongs to another user."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Mapping
+import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, Pair, make_pair, spartn
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,17 +27,17 @@ OPTIONAL = ["df", "getent", "setsid", "date", "restorecon", "flock"]
 
 
 def life(rig: HostRig, first: Pair, second: Pair) -> None:
-    """Everything that changes a gateway, consumers included."""
-    consumers = gateway.Consumers("[ -d / ]", "[ -d / ]", 5)
-    assert rig.present(spartn(first), consumers=consumers).action == "created"
+    """Make every change of a gateway, with hooks."""
+    hooks = commands.Hooks("[ -d / ]", "[ -d / ]", 5)
+    assert rig.present(spartn(first), hooks=hooks).action == "created"
     rig.assert_in_order()
     again = {"clientId": "22222222-2222-4333-8444-555555555555"}
-    assert rig.present(spartn(second, **again), force=True, consumers=consumers).action == "renewed"
+    assert rig.present(spartn(second, **again), force=True, hooks=hooks).action == "renewed"
     (rig.current / "client.key").chmod(0o600)
-    assert rig.present(consumers=consumers).action == "repaired"
+    assert rig.present(hooks=hooks).action == "repaired"
     rig.assert_in_order("history.json")
-    rig.roll_back(force=True, consumers=consumers)
-    assert rig.present(consumers=consumers).action == "none"
+    rig.roll_back(force=True, hooks=hooks)
+    assert rig.present(hooks=hooks).action == "none"
     rig.absent()
     assert not rig.current.is_symlink()
 
@@ -51,10 +51,10 @@ def test_a_program_is_missing(
     trials: Trial,
     full: bool,
 ) -> None:
-    """Really missing: everything works, or the error names it before anything is asked."""
-    for part in ("SCRIPT", "LOOK_SCRIPT"):
-        assert SYSTEM_PATH in getattr(gateway, part)
-        monkeypatch.setattr(gateway, part, getattr(gateway, part).replace(SYSTEM_PATH, ""))
+    """Really missing: everything works, or the error names it before a request."""
+    for part in ("CHANGE_SCRIPT", "LOOK_SCRIPT"):
+        assert SYSTEM_PATH in getattr(commands, part)
+        monkeypatch.setattr(commands, part, getattr(commands, part).replace(SYSTEM_PATH, ""))
     everything = f"{rig.host.tools}:{os.environ['PATH']}"
     for missing in (
         [*REQUIRED, *OPTIONAL]
@@ -86,7 +86,7 @@ def test_a_program_is_missing(
 def test_the_clock_of_the_gateway_is_wrong(
     rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, now: str
 ) -> None:
-    """Its clock decides nothing. (What is linked statically, as BusyBox is, sees the right one.)"""
+    """Its clock decides nothing. (A program that is linked statically, as BusyBox, sees the right one.)"""
     program("faketime")
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
     rig.give(environment={"LD_PRELOAD": str(library), "FAKETIME": f"@{now}", "TZ": "UTC"})
@@ -98,7 +98,7 @@ def test_the_clock_of_the_gateway_is_wrong(
 
 @pytest.mark.parametrize("year", [1970, 2099])
 def test_the_clock_of_the_controller_is_wrong(tmp_path: Path, ec_pair: Pair, trials: Trial, year: int) -> None:
-    """Nothing is lost: what was installed stays, what arrives is kept, and the right clock puts all of it right."""
+    """Nothing is lost: what was installed stays, what arrives is kept, and a run with the right clock ends well."""
     rig = Rig(tmp_path)
     with trials("Wrong clock on the controller"):
         rig.present(spartn(ec_pair))
@@ -116,19 +116,21 @@ def test_the_clock_of_the_controller_is_wrong(tmp_path: Path, ec_pair: Pair, tri
 
 
 def test_umask(rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, full: bool, tmp_path: Path) -> None:
-    """No umask of controller or gateway opens or closes anything."""
+    """No umask of controller or gateway opens or closes a file."""
     for umask in (0o000, 0o077, 0o777, 0o027, 0o007) if full else (0o000, 0o077):
         rig.clear()
         rig.give(umask=umask)
         mine = os.umask(umask & 0o077)
         try:
             with trials(f"Umask: {rig.host.shell}"):
-                rig.spool_place.parent.parent.mkdir(exist_ok=True)
+                rig.spool.parent.mkdir(exist_ok=True)
                 error = error_of(lambda: rig.present(spartn(ec_pair, brokerHost="no host")))
                 assert error is not None
-                assert [file.stat().st_mode & 0o777 for file in rig.kept] == [0o600]
-                assert rig.spool_place.parent.stat().st_mode & 0o777 == 0o700
-                rig.kept[0].unlink()
+                assert [file.stat().st_mode & 0o777 for file in rig.spooled] == [0o600]
+                (ledger,) = rig.spool.glob("ledger/*")
+                assert ledger.stat().st_mode & 0o777 == 0o600
+                assert {place.stat().st_mode & 0o777 for place in (rig.spool, ledger.parent)} == {0o700}
+                rig.spooled[0].unlink()
                 life(rig, ec_pair, other_pair)
                 for parent in (rig.path.parent, rig.path.parent.parent):
                     assert parent.stat().st_mode & 0o7777 == 0o755
@@ -136,44 +138,30 @@ def test_umask(rig: HostRig, ec_pair: Pair, other_pair: Pair, trials: Trial, ful
             os.umask(mine)
 
 
-PLACES: Mapping[str, Callable[[Path, int], object]] = {
-    "path of another user": lambda path, user: (path.mkdir(parents=True), os.chown(path, user, user)),
-    "parent of another user": lambda path, user: (path.parent.mkdir(parents=True), os.chown(path.parent, user, user)),
-    "sticky parent of another user": lambda path, user: (
-        path.parent.mkdir(parents=True),
-        os.chown(path.parent, user, user),
-        path.parent.chmod(0o1777),
-    ),
-    "link of another user": lambda path, user: (
-        path.parent.parent.mkdir(parents=True),
-        (path.parent.parent / "real").mkdir(),
-        path.parent.symlink_to("real"),
-        os.chown(path.parent, user, user, follow_symlinks=False),
-    ),
-    "path for everybody": lambda path, _user: (path.mkdir(parents=True), path.chmod(0o777)),
-    "parent for everybody": lambda path, _user: (path.parent.mkdir(parents=True), path.parent.chmod(0o777)),
-    "linked parent for everybody": lambda path, _user: (
-        path.parent.parent.mkdir(parents=True),
-        (path.parent.parent / "real").mkdir(),
-        (path.parent.parent / "real").chmod(0o777),
-        path.parent.symlink_to("real"),
-    ),
-    "linked parent of nothing": lambda path, _user: (
-        path.parent.parent.mkdir(parents=True),
-        path.parent.symlink_to("nothing"),
-    ),
-    "path is a link": lambda path, _user: (path.parent.mkdir(parents=True), path.symlink_to("/etc")),
-    "path is a file": lambda path, _user: (path.parent.mkdir(parents=True), path.touch()),
-    "parent is a file": lambda path, _user: (path.parent.parent.mkdir(parents=True), path.parent.touch()),
+# The shell commands that prepare each place: a path, its parent and grandparent, and another user.
+PLACES = {
+    "path of another user": "mkdir -p $path; chown $user:$user $path",
+    "parent of another user": "mkdir -p $parent; chown $user:$user $parent",
+    "sticky parent of another user": "mkdir -p $parent; chown $user:$user $parent; chmod 1777 $parent",
+    "link of another user": "mkdir -p $grandparent/real; ln -s real $parent; chown -h $user:$user $parent",
+    "path for everybody": "mkdir -p $path; chmod 777 $path",
+    "parent for everybody": "mkdir -p $parent; chmod 777 $parent",
+    "linked parent for everybody": "mkdir -p $grandparent/real; chmod 777 $grandparent/real; ln -s real $parent",
+    "linked parent of nothing": "mkdir -p $grandparent; ln -s nothing $parent",
+    "path is a link": "mkdir -p $parent; ln -s /etc $path",
+    "path is a file": "mkdir -p $parent; touch $path",
+    "parent is a file": "mkdir -p $grandparent; touch $parent",
 }
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("place", PLACES)
-def test_a_path_that_is_not_ours(rig: HostRig, trials: Trial, place: str) -> None:
-    """Refused before anything is asked."""
+def test_a_path_of_another_user(rig: HostRig, trials: Trial, place: str) -> None:
+    """Refused before a request."""
     another = next(user.pw_uid for user in pwd.getpwall() if user.pw_uid)
-    PLACES[place](rig.path, another)
+    parent = rig.path.parent
+    places = {"path": str(rig.path), "parent": str(parent), "grandparent": str(parent.parent), "user": str(another)}
+    subprocess.run(["sh", "-ec", PLACES[place]], env={**os.environ, **places}, check=True)
     with trials(f"Path of others: {rig.host.shell}"):
         error = error_of(rig.present)
         assert error is not None
@@ -182,7 +170,7 @@ def test_a_path_that_is_not_ours(rig: HostRig, trials: Trial, place: str) -> Non
 
 
 def test_the_pair_of_another_time(tmp_path: Path, trials: Trial) -> None:
-    """A certificate that has expired by the clock of the controller is not installed, and says where to look."""
+    """A certificate that has expired by the clock of the controller is not installed; the error says where to look."""
     rig = Rig(tmp_path)
     past = make_pair(ec.generate_private_key(ec.SECP256R1()), not_before=NOW - 9 * DAY, not_after=NOW - DAY)
     with trials("Wrong clock on the controller"):

@@ -8,8 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import protocol
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory
 from faults.conftest import Trial
 from faults.hostile import TEXTS, for_all
 from hypothesis import strategies as st
@@ -58,13 +58,15 @@ def test_hostile_hosts_and_options(
     numbers = {name: number for number, name in enumerate(hosts)}
     for name, variables in hosts.items():
         # a path that would run what is in it, were it ever not quoted
-        directory = f"{tmp_path}/gw/{numbers[name]} $(touch {tmp_path}/{CANARY}) `touch {CANARY}`;touch {CANARY}"
-        variables.setdefault("thingstream_gateway_path", directory)
+        path = f"{tmp_path}/gw/{numbers[name]} $(touch {tmp_path}/{CANARY}) `touch {CANARY}`;touch {CANARY}"
+        variables.setdefault("thingstream_gateway_path", path)
     common = {**platform, "thingstream_gateway_service": "pointperfect", "thingstream_gateway_token": token}
     inventory = write_inventory(tmp_path / "inventory.yml", hosts, common)
     run = run_playbook(tmp_path, inventory, seconds=300)
     assert not list(tmp_path.rglob(CANARY))
-    asked = {(entry["hardware_id"], tuple(entry["tags"])) for entry in simulator.requests() if entry["status"] == 200}
+    requested = {
+        (entry["hardware_id"], tuple(entry["tags"])) for entry in simulator.requests() if entry["status"] == 200
+    }
     results = run.of("Ensure credentials")
     assert set(results) == set(hosts), run.output[-3000:]
     for name, variables in hosts.items():
@@ -74,12 +76,12 @@ def test_hostile_hosts_and_options(
             tags = tuple(variables.get("thingstream_gateway_tags", ()))
             if result["status"] == "ok":
                 assert result["thing"]["hardware_id"] == identity
-                assert (identity, tags) in asked
+                assert (identity, tags) in requested
                 assert not name.startswith("wrong-")
             else:
                 assert result.get("error_code") in (*REFUSED, "refused"), (name, result)
                 assert name not in NAMES, result
-    assert {hardware_id for hardware_id, _tags in asked} <= {
+    assert {hardware_id for hardware_id, _tags in requested} <= {
         variables["thingstream_gateway_hardware_id"] for variables in hosts.values()
     }
 
@@ -93,22 +95,22 @@ def test_spool_never_mixes_two_identities_nor_leaves_its_directory(full: bool, t
     pairs = st.tuples(identities, st.text(st.characters(exclude_categories=["Cs"])), identities)
 
     def check(case: tuple[str | None, str, str | None]) -> None:
-        one, given_name, other = case
-        places = [spool.location("/x/spool", "pointperfect", identity, given_name) for identity in (one, other)]
+        one, gateway, other = case
+        places = [directory.location("/x/spool", "pointperfect", identity, gateway) for identity in (one, other)]
         assert all(place.parent == Path("/x/spool") and place.name.isascii() for place in places)
         assert (places[0] == places[1]) == (one == other)
-        # an identity is not taken for a given name, nor the other way round
-        assert one is None or places[0] != spool.location("/x/spool", "pointperfect", None, one)
+        # an identity is not mistaken for a gateway
+        assert one is None or places[0] != directory.location("/x/spool", "pointperfect", None, one)
 
     for_all(full, trials, "Arguments: spool", pairs, check, short=200)
 
 
-def test_what_is_sent_to_a_shell_is_what_was_said(full: bool, trials: Trial) -> None:
+def test_a_shell_reads_what_was_written(full: bool, trials: Trial) -> None:
     """Every word of a request, read back by the rules of ``sh``."""
     texts = st.sampled_from(TEXTS) | st.text()
 
     def check(text: str) -> None:
-        (line,) = [gateway._assignments({"owner": text})]
+        line = protocol.assignments({"owner": text})
         assert shlex.split(line.replace("\0", "?")) == [f"request_owner={text}".replace("\0", "?")]
 
     for_all(full, trials, "Arguments: quoting", texts, check, short=100)

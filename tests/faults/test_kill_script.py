@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""gateway.sh is killed after each of its commands in turn: what is in use is whole, and the next run converges."""
+"""change.sh is killed after each of its commands in turn: what is in use is whole, and the next run converges."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Consumers
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Runtime
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Hooks
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Runtime, Target
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
 from ansible_collections.thingstream.ztp.tests.unit.support import make_pair, spartn
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -49,10 +48,8 @@ class Gateway(Rig):
     def runtime(self) -> Runtime:
         return replace(super().runtime(), nonce=new_nonce)
 
-    def target(self, **changes: Any) -> Any:
-        return super().target(
-            **{"directory_mode": 0o755, "group": GROUP.gr_name, "consumers": self.consumers, **changes}
-        )
+    def target(self, **changes: Any) -> Target:
+        return super().target(**{"directory_mode": 0o755, "group": GROUP.gr_name, "hooks": self.hooks, **changes})
 
     @property
     def used(self) -> Path:
@@ -60,17 +57,17 @@ class Gateway(Rig):
         return self.root / "used"
 
     @property
-    def consumers(self) -> Consumers:
+    def hooks(self) -> Hooks:
         if not self.consumed:
-            return Consumers()
+            return Hooks()
         source, used = (shlex.quote(str(file)) for file in (self.current / "client.crt", self.used))
         health = f"cmp -s {source} {used}"
         if self.bad:
             health += f" && ! grep -q {SECOND} {shlex.quote(str(self.current / 'thing.json'))}"
-        return Consumers(f"if [ -e {source} ]; then cp {source} {used}; else rm -f {used}; fi", health, 1)
+        return Hooks(f"if [ -e {source} ]; then cp {source} {used}; else rm -f {used}; fi", health, 1)
 
     def attempt(self, action: Callable[[], object]) -> str:
-        """``done``, or the error code of what happened."""
+        """Return ``done``, or the error code of what happened."""
         try:
             action()
         except ProvisioningError as error:
@@ -84,7 +81,7 @@ class Change:
 
     :param kind: what it is called in the table.
     :param before: how often the gateway was provisioned before.
-    :param act: the change; whoever repeats it has no answer, for the platform must not be asked again.
+    :param act: the change; a repetition gets no response, because it must not send a request.
     :param in_use: the Thing that is in use once the next run is through.
     :param retired: those on the retirement list by then.
     """
@@ -99,37 +96,37 @@ class Change:
 
     @property
     def code(self) -> str:
-        """How a run ends that nobody kills."""
+        """How a run ends that is not killed."""
         return "health_check_failed" if self.bad else "done"
 
 
-def install(gateway: Gateway, *answers: Any) -> object:
-    return gateway.present(*answers, force=bool(answers))
+def install(gateway: Gateway, *responses: Any) -> object:
+    return gateway.present(*responses, force=bool(responses))
 
 
-def roll_back(gateway: Gateway, *_answers: Any) -> object:
+def roll_back(gateway: Gateway, *_responses: Any) -> object:
     return gateway.roll_back("000001")
 
 
-def remove(gateway: Gateway, *_answers: Any) -> object:
+def remove(gateway: Gateway, *_responses: Any) -> object:
     return gateway.absent()
 
 
 CHANGES = {
     "first": Change("install", 0, install, SECOND, ()),
     "second": Change("install", 1, install, SECOND, (FIRST,)),
-    "on-trial": Change("install on trial", 1, install, SECOND, (FIRST,), consumed=True),
-    "refused": Change("install on trial", 1, install, FIRST, (), consumed=True, bad=True),
+    "health-check": Change("install, health check", 1, install, SECOND, (FIRST,), consumed=True),
+    "refused": Change("install, health check", 1, install, FIRST, (), consumed=True, bad=True),
     "roll-back": Change("roll back", 2, roll_back, FIRST, (SECOND,)),
-    "roll-back-on-trial": Change("roll back on trial", 2, roll_back, FIRST, (SECOND,), consumed=True),
+    "roll-back-health-check": Change("roll back, health check", 2, roll_back, FIRST, (SECOND,), consumed=True),
     "remove": Change("remove", 2, remove, None, (FIRST, SECOND)),
-    "remove-and-tell": Change("remove", 1, remove, None, (FIRST,), consumed=True),
+    "remove-and-reload": Change("remove", 1, remove, None, (FIRST,), consumed=True),
 }
-STRIDE = 25  # between the steps that are tried in short
+STRIDE = 9  # between the steps that are tried in short
 
 
 @pytest.fixture(scope="session")
-def answers() -> list[dict[str, Any]]:
+def responses() -> list[dict[str, Any]]:
     """What the platform returns for each Thing."""
     pairs = [make_pair(ec.generate_private_key(ec.SECP256R1()), thing) for thing in (FIRST, SECOND)]
     return [spartn(pair, clientId=thing) for pair, thing in zip(pairs, (FIRST, SECOND), strict=True)]
@@ -140,7 +137,7 @@ def answers() -> list[dict[str, Any]]:
 def test_killed_after_every_command(
     name: str,
     plain_host: Host,
-    answers: list[dict[str, Any]],
+    responses: list[dict[str, Any]],
     public_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,8 +149,8 @@ def test_killed_after_every_command(
     prepared = tmp_path / "prepared"
     gateway = Gateway(public_path / "gateway", host=plain_host, consumed=change.consumed)
     gateway.root.mkdir()
-    for answer in answers[: change.before]:
-        gateway.present(answer, force=True)
+    for response in responses[: change.before]:
+        gateway.present(response, force=True)
     copy(gateway.root, prepared)
     gateway.bad = change.bad
     offset = (list(CHANGES).index(name) * 3 + (plain_host.shell == "dash") * 6) % STRIDE
@@ -163,13 +160,13 @@ def test_killed_after_every_command(
             shutil.rmtree(gateway.root)
             copy(prepared, gateway.root)
             gateway.host = dying = at_step(step, "kill -9 0")
-            code = gateway.attempt(partial(change.act, gateway, answers[1]))
+            code = gateway.attempt(partial(change.act, gateway, responses[1]))
             if int(Path(dying.environment["STEPS"]).read_text()) < step:
                 assert code == change.code
                 break
             gateway.host = plain_host
             with trials(f"Kill: {change.kind}, {plain_host.shell}"):
-                assert code in ("gateway_unsupported", change.code), "killed, or just after its answer"
+                assert code in ("gateway_unsupported", change.code), "killed, or just after its report"
                 record = in_use(gateway.path)
                 assert record is not None or change.before == 0 or change.in_use is None
                 assert gateway.attempt(partial(change.act, gateway)) == change.code
@@ -182,14 +179,14 @@ def assert_converged(gateway: Gateway, change: Change) -> None:
     record = in_use(gateway.path)
     assert (record["client_id"] if record else None) == change.in_use
     assert sorted(gateway.retired_ids) == sorted(change.retired)
-    if change.bad:  # somebody gives it up, and the next run clears away what is left of it
+    if change.bad:  # the user gives it up, and the next run clears away what is left of it
         gateway.spool_file.unlink()
         assert gateway.present().action in ("none", "repaired")
     assert_settled(gateway.path)
     if change.consumed:
         read = gateway.used.read_bytes() if gateway.used.exists() else None
         assert read == ((gateway.current / "client.crt").read_bytes() if record else None)
-    assert spool.files(gateway.spool_place) == []
+    assert gateway.spool_files == []
     assert change.in_use is None or gateway.present().action == "none"
 
 

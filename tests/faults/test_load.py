@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Twice the gateways may cost twice the CPU and no more memory per gateway, and it is Ansible that is measured.
+"""Twice the gateways may cost twice the CPU and no more memory per gateway, and Ansible is what is measured.
 
-CPU is that of all processes of a run, not wall time, so that what else the machine does hardly matters. The platform's
-own CPU is measured beside it: a simulator that is busy would hide what grows.
+CPU is that of all processes of a run, not wall time, so that other load of the machine hardly matters. The CPU time of
+the simulator is measured separately: a busy simulator would hide the growth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from simulator.client import start
 ALL = ("provision", "renew", "retire", "audit")
 FORKS = 10
 # What the larger fleet may cost per gateway, as a multiple of the smaller one, whose start weighs more.
-GREATEST_GROWTH = 1.25
+MAX_GROWTH = 1.25
 MEMORY_MIB_PER_GATEWAY = 0.5  # of Ansible's main process, for every gateway more
 PLATFORM_SHARE = 0.3
 
@@ -64,7 +64,7 @@ def test_the_cost_of_a_gateway_does_not_grow(loads: list[Load], trials: Trial) -
             text = f"{playbook}, {name}: {1000 * first / small.gateways:.0f} ms, then {1000 * further:.0f} ms"
             print(text)
             with trials(f"Load: {playbook}, {name}"):
-                assert further <= GREATEST_GROWTH * first / small.gateways, text
+                assert further <= MAX_GROWTH * first / small.gateways, text
 
 
 def test_the_memory_of_a_gateway_is_bounded(loads: list[Load], trials: Trial) -> None:
@@ -77,11 +77,11 @@ def test_the_memory_of_a_gateway_is_bounded(loads: list[Load], trials: Trial) ->
 
 
 def test_the_platform_is_not_what_is_measured(loads: list[Load], trials: Trial) -> None:
-    """The simulator answers in one thread, which is busy for a small part of a run."""
+    """The simulator responds in one thread, which is busy for a small part of a run."""
     for load in loads:
         with trials("Load: share of the platform"):
             # no run is shorter than with all processors busy for it, however long it took on a busy machine
             shortest = load.runs["provision"].cpu / (os.cpu_count() or 1)
             share, rate = load.platform_cpu / shortest, load.gateways / load.platform_cpu
-            print(f"{load.gateways} gateways: it can answer {rate:.0f} requests a second, and is busy for {share:.0%}")
+            print(f"{load.gateways} gateways: it can serve {rate:.0f} requests a second, and is busy for {share:.0%}")
             assert 0 < share < PLATFORM_SHARE

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import ledger
 from ansible_collections.thingstream.ztp.tests.unit.support import Behavior, answering, make_pair, serving, tree
 from cryptography.hazmat.primitives.asymmetric import ec
 from integration.ansible_run import run_playbook, write_inventory
@@ -29,7 +30,7 @@ from simulator.client import RunningSimulator
 
 Trial = Callable[[str], AbstractContextManager[None]]
 
-# the plays that ask the platform, in the order in which a run can have all of them: a rotation ends at a failure
+# the plays that send requests, in the order in which a run can have all of them: a rotation ends at a failure
 CALLS = {"first": "provision", "renewal": "renew", "rotation": "rotate"}
 TASKS = ("Ensure credentials", "Renew what is due", "Replace what arrived before the rotation began")
 REPEATABLE = ("pointperfect", "pointperfect-live")
@@ -43,9 +44,9 @@ class Fault:
 
     :param code: the error codes that it may have; none where it does no harm.
     :param simulated: a fault of the simulator; or ``options`` lead elsewhere, and no request comes to the platform.
-    :param processed: whether the platform has done what it was asked for.
-    :param repeated: whether one more request is made: ``always``, ``repeatable`` (only then), ``never``.
-    :param kept: whether the answer waits in the spool.
+    :param processed: whether the platform has executed the request.
+    :param repeated: whether one more request is sent: ``always``, ``repeatable`` (only then), ``never``.
+    :param kept: whether the response waits in the spool.
     """
 
     group: str
@@ -58,7 +59,7 @@ class Fault:
 
 
 def simulated(group: str, code: str, repeated: str, kind: str, **details: Any) -> Fault:
-    """A fault of the simulator."""
+    """Return a fault of the simulator."""
     before = kind == "cut_before" or (kind in ("status", "redirect") and not details.get("after_processing"))
     kept = kind in ("not_json", "not_object", "malformed")
     options = {"timeout": SHORT_TIMEOUT} if code == "timeout" else {}
@@ -87,12 +88,12 @@ FAULTS = {
         "redirect", "bad_response", "never", "redirect", status=302, location="https://127.0.0.1:{trap}/"
     ),
     "redirect-endless": simulated("redirect", "bad_response", "never", "redirect", status=308, location="{itself}"),
-    "truncated": simulated("answer", "bad_response", "repeatable", "truncated"),
-    "huge": simulated("answer", "bad_response", "repeatable", "huge", bytes=2 * 1024 * 1024),
-    "content-type": simulated("answer", "", "never", "content_type"),
-    "not-json": simulated("answer", "bad_response", "never", "not_json"),
-    "not-object": simulated("answer", "bad_response", "never", "not_object"),
-    "malformed": simulated("answer", "bad_response", "never", "malformed"),
+    "truncated": simulated("response", "bad_response", "repeatable", "truncated"),
+    "huge": simulated("response", "bad_response", "repeatable", "huge", bytes=2 * 1024 * 1024),
+    "content-type": simulated("response", "", "never", "content_type"),
+    "not-json": simulated("response", "bad_response", "never", "not_json"),
+    "not-object": simulated("response", "bad_response", "never", "not_object"),
+    "malformed": simulated("response", "bad_response", "never", "malformed"),
     "tls-expired": Fault("TLS", "tls", "never", options={"api_url": "{expired}", "ca_path": "{other_ca}"}),
     "tls-wrong-host": Fault("TLS", "tls", "never", options={"api_url": "{wrong_host}", "ca_path": "{other_ca}"}),
     "tls-unknown-ca": Fault("TLS", "tls", "never", options={"api_url": "{unknown_ca}"}),
@@ -119,12 +120,12 @@ class Cell:
 
     @property
     def repeatable(self) -> bool:
-        """Whether a repeated request makes no other Thing; a profile for a rotation makes one each time."""
-        return self.service in REPEATABLE and self.call != "rotation"
+        """Whether a repeated request creates no other Thing."""
+        return self.service in REPEATABLE
 
     @property
     def tries(self) -> int:
-        """How many requests the run makes, of which one may be a repetition."""
+        """How many requests the run sends, of which one may be a repetition."""
         return 2 if self.fault.repeated == "always" or (self.fault.repeated == "repeatable" and self.repeatable) else 1
 
     @property
@@ -136,14 +137,22 @@ class Cell:
     def made(self) -> int:
         """How many Things the faulty run leaves at the platform beside the one that was there."""
         processed = self.requests if self.fault.processed else 0
-        if not self.repeatable:
-            return processed
-        return min(processed, 1) if self.call == "first" else 0
+        return min(processed, 1 - self.base) if self.repeatable else processed
+
+    @property
+    def earlier(self) -> int:
+        """How many requests there were before."""
+        return 0 if self.call == "first" else 1
+
+    @property
+    def removed(self) -> bool:
+        """Whether the Thing is removed in the portal before the call; otherwise a rotation would bring the same one."""
+        return self.repeatable and self.call == "rotation"
 
     @property
     def base(self) -> int:
         """How many Things there were before."""
-        return 0 if self.call == "first" else 1
+        return 0 if self.removed else self.earlier
 
     @property
     def survives(self) -> bool:
@@ -152,7 +161,7 @@ class Cell:
 
 
 def cells(full: bool) -> list[Cell]:
-    """All of faults, services and calls; or each fault once."""
+    """Return all of faults, services and calls; or each fault once."""
     everything = [(service, call) for service in (*REPEATABLE, "cloudlocate") for call in CALLS]
     chosen = []
     for number, (name, fault) in enumerate(FAULTS.items()):
@@ -166,7 +175,7 @@ def cells(full: bool) -> list[Cell]:
 def elsewhere(
     simulator: RunningSimulator, tmp_path: Path
 ) -> Iterator[tuple[dict[str, str], Callable[[], list[bytes]]]]:
-    """Where faults lead that are none of the simulator's, and whatever was received there."""
+    """Where faults lead that are none of the simulator's, and what was received there."""
     key = ec.generate_private_key(ec.SECP256R1())
     year = timedelta(days=365)
     dates: dict[str, Any] = {"not_before": NOW - 2 * year, "not_after": NOW + year}
@@ -227,10 +236,6 @@ class Site:
     def __post_init__(self) -> None:
         for service in (*REPEATABLE, "cloudlocate"):
             self.tokens[service] = self.simulator.put_profile(f"network-{service}", service=service)
-            again = {"new_thing_on_repeat": True}
-            self.tokens[f"{service}.rotation"] = self.simulator.put_profile(
-                f"network-{service}-rotation", service=service, simulator=again
-            )
         plays = [
             {"import_playbook": f"thingstream.ztp.{play}", "vars": {"thingstream_hosts": call}}
             for call, play in CALLS.items()
@@ -245,10 +250,9 @@ class Site:
         for cell in chosen:
             options = {
                 "service": cell.service,
-                "token": self.tokens[f"{cell.service}.rotation" if cell.call == "rotation" else cell.service],
+                "token": self.tokens[cell.service],
                 "hardware_id": cell.name,
                 "path": self.path(cell),
-                "repeatable": cell.repeatable,
                 "retries": 1,
                 **changes(cell),
             }
@@ -286,20 +290,27 @@ class Site:
         return {thing["client_id"] for thing in self.simulator.things(hardware_id=cell.name)}
 
     def kept(self, cell: Cell) -> list[Path]:
-        """The entries of the spool; in clear, because this run has no Vault secret."""
-        found = (self.work / "spool").glob("*.spool")
-        return [path for path in found if json.loads(path.read_text())["hardware_id"] == cell.name]
+        """Return the responses in the spool; in clear, because this run has no Vault secret."""
+        return self._of("*.response", cell)
 
-    def asked(self, cell: Cell) -> list[Path]:
-        """What tells the next run of a request whose answer got lost."""
-        found = (self.work / "spool").glob("*.request")
+    def markers(self, cell: Cell) -> list[Path]:
+        """Return the markers of requests whose response was lost."""
+        return self._of("*.request", cell)
+
+    def known(self, cell: Cell) -> set[str]:
+        """Return the Things in the ledger."""
+        entries = ledger.survey(str(self.work / "spool"))
+        return {entry.client_id for entry in entries if entry.hardware_id == cell.name and entry.client_id}
+
+    def _of(self, pattern: str, cell: Cell) -> list[Path]:
+        found = (self.work / "spool").glob(pattern)
         return [path for path in found if json.loads(path.read_text())["hardware_id"] == cell.name]
 
     def settle(self) -> None:
         """Wait until slow requests are through: the log has a request when it was processed."""
         deadline = time.monotonic() + 60
         for cell in self.cells:
-            while len(self.requests(cell)) < cell.base + cell.requests and time.monotonic() < deadline:
+            while len(self.requests(cell)) < cell.earlier + cell.requests and time.monotonic() < deadline:
                 time.sleep(0.2)
 
 
@@ -317,6 +328,9 @@ def test_each_fault_at_each_call(
     provisioned = site.run("thingstream.ztp.provision", later)
     assert {result.get("action") for result in provisioned.values()} == {"created"}, site.outputs[-1]
     before = {cell.name: tree(site.path(cell)) for cell in later}
+    for cell in filter(lambda cell: cell.removed, later):
+        (thing,) = simulator.things(hardware_id=cell.name)
+        simulator.remove(thing["id"])
 
     for cell in site.cells:
         if cell.fault.simulated:
@@ -343,8 +357,8 @@ def test_each_fault_at_each_call(
     second = site.run(str(tmp_path / "calls.yml"), site.cells, recovering)
     for cell in site.cells:
         problems += _tried(trials, cell, partial(_check_next, site, cell, second[cell.name], after))
-        for file in (*site.kept(cell), *site.asked(cell)):
-            file.unlink()  # as the message says, where the platform cannot be asked again without another Thing
+        for file in (*site.kept(cell), *site.markers(cell)):
+            file.unlink()  # as the message says, where another request creates another Thing
     after = max(entry["sequence"] for entry in simulator.requests())
     site.run("thingstream.ztp.provision", site.cells)
     for cell in site.cells:
@@ -357,7 +371,7 @@ def _filled(value: Any, values: Mapping[str, str]) -> Any:
 
 
 def _tried(trials: Trial, cell: Cell, check: Callable[[], None]) -> list[str]:
-    """What is wrong with a cell; every cell is looked at."""
+    """Return what is wrong with a cell; every cell is checked."""
     try:
         with trials(f"Network: {cell.fault.group}"):
             check()
@@ -367,8 +381,8 @@ def _tried(trials: Trial, cell: Cell, check: Callable[[], None]) -> list[str]:
 
 
 def _check_faulty(site: Site, cell: Cell, result: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """The error is the right one, the platform was not asked too often, and nothing is installed half."""
-    assert len(site.requests(cell)) == cell.base + cell.requests, "requests"
+    """Check that the error is the right one, that there were not too many requests, and nothing is half installed."""
+    assert len(site.requests(cell)) == cell.earlier + cell.requests, "requests"
     assert len(site.things(cell)) == cell.base + cell.made, "Things"
     if cell.survives:
         assert (result["status"], site.kept(cell)) == ("ok", [])
@@ -386,28 +400,29 @@ def _check_faulty(site: Site, cell: Cell, result: Mapping[str, Any], before: Map
 
 
 def _check_next(site: Site, cell: Cell, result: Mapping[str, Any], after: int) -> None:
-    """Without the fault it is through, with one request more; what is in the spool is not asked for again."""
-    asked = len(site.requests(cell, after))
+    """Check that it succeeds without the fault, with one more request, and none for a response in the spool."""
+    sent = len(site.requests(cell, after))
     if cell.fault.kept and not cell.repeatable:
-        assert (result["status"], result.get("error_code"), asked) == ("failed", "bad_response", 0), result
+        assert (result["status"], result.get("error_code"), sent) == ("failed", "bad_response", 0), result
         return
-    if site.asked(cell):
-        assert (result["status"], result.get("error_code"), asked) == ("failed", "response_lost", 0), result
+    if site.markers(cell):
+        assert (result["status"], result.get("error_code"), sent) == ("failed", "response_lost", 0), result
         assert not cell.repeatable
         return
-    assert cell.repeatable or cell.survives or not cell.made, "asked again although an answer got lost"
+    assert cell.repeatable or cell.survives or not cell.made, "another request although a response was lost"
     assert result["status"] == "ok", result
-    assert asked == (0 if cell.survives else 1)
+    assert sent == (0 if cell.survives else 1)
     assert site.kept(cell) == []
 
 
 def _check_end(site: Site, cell: Cell, faulty: Mapping[str, Any], again: Mapping[str, Any], after: int) -> None:
-    """Every gateway is in order, and every Thing at the platform is in use, to be retired, or was told of."""
+    """Check that every gateway is in order, and every Thing of the platform is in use, to be retired, or reported."""
     directory = site.path(cell) / "current"
     record = json.loads((directory / "thing.json").read_text())
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
     assert {**found, "thing.json": ""} == {**record["files"], "thing.json": ""}
-    assert {path.name for path in site.path(cell).iterdir()} <= {"current", "generations", "history.json"}
+    known = {"current", "generations", "history.json", ".last-change"}
+    assert {path.name for path in site.path(cell).iterdir()} <= known
     assert record["hardware_id"] == cell.name
     held_back = again["status"] == "failed"
     assert len(site.requests(cell, after)) == (1 if held_back and cell.call == "first" else 0)
@@ -416,7 +431,8 @@ def _check_end(site: Site, cell: Cell, faulty: Mapping[str, Any], again: Mapping
         assert len(things) == 1, "duplicate Things"
     elif record["client_id"]:
         known = {record["client_id"], *(entry["client_id"] for entry in record["retired"])}
-        told = "may have created" in faulty.get("msg", "") or "The response is kept in" in faulty.get("msg", "")
+        reported = "may have created" in faulty.get("msg", "") or "The response is kept in" in faulty.get("msg", "")
         assert known <= things
-        assert len(things - known) == (cell.made if not cell.survives else 0), "Things that nobody knows of"
-        assert told or things == known
+        assert known <= site.known(cell), "the ledger knows every Thing that was received"
+        assert len(things - known) == (cell.made if not cell.survives else 0), "unknown Things"
+        assert reported or things == known

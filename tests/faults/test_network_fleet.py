@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet in bad weather: of all requests 30 % fail, in five ways; whoever failed is run again until nobody does."""
+"""A fleet behind a bad network: 30 % of all requests fail, in five ways; failed gateways run again until none fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import ledger
 from integration.ansible_run import run_playbook, write_inventory
 from simulator.client import RunningSimulator
 
@@ -20,7 +21,7 @@ Trial = Callable[[str], AbstractContextManager[None]]
 
 MAX_RUNS = 15
 TIMEOUT = 2  # seconds; slow is three times as long
-WEATHER: list[dict[str, Any]] = [
+NETWORK_FAULTS: list[dict[str, Any]] = [
     {"kind": "cut_before", "reset": True},
     {"kind": "cut_after"},
     {"kind": "delay_after", "seconds": 3 * TIMEOUT},
@@ -29,7 +30,7 @@ WEATHER: list[dict[str, Any]] = [
 ]
 FAILING = 0.3  # of all requests
 # The faults are tried one after the other, so that each meets this part of the requests that the ones before let pass.
-PROBABILITY = 1 - (1 - FAILING) ** (1 / len(WEATHER))
+PROBABILITY = 1 - (1 - FAILING) ** (1 / len(NETWORK_FAULTS))
 FAULTY_CODES = {"unreachable", "timeout", "server_error", "rate_limited"}
 
 
@@ -69,7 +70,7 @@ class Region:
         return [thing["client_id"] for thing in self.simulator.things(hardware_id=name)]
 
     def made(self, name: str) -> list[str]:
-        """The Things that were made for requests of a gateway, whether or not it got the answer."""
+        """Return the Things created by requests of a gateway, whether or not it got the response."""
         found = {thing["id"]: thing["client_id"] for thing in self.simulator.things(hardware_id=name)}
         return [found[entry["thing"]] for entry in self.simulator.requests(hardware_id=name) if entry["thing"]]
 
@@ -80,11 +81,16 @@ def region(
 ) -> Callable[[str], Region]:
     def make(service: str) -> Region:
         names = [f"{service}-fleet-{number:03}" for number in range(100 if full else 20)]
-        for fault in WEATHER:
+        for fault in NETWORK_FAULTS:
             simulator.add_fault(count=1_000_000, service=service, probability=PROBABILITY, **fault)
         return Region(simulator, tmp_path, platform, service, names)
 
     return make
+
+
+def spool_files(work: Path) -> list[Path]:
+    """Return entries and request markers; the ledger stays."""
+    return [file for file in (work / "spool").iterdir() if file.name != "ledger"]
 
 
 def _failed(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -92,7 +98,7 @@ def _failed(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial) -> None:
-    """The end is that of a fleet in good weather: each gateway has its own Thing, the only one of its hardware ID."""
+    """In the end, each gateway has its own Thing, the only one of its hardware ID, as without faults."""
     fleet = region("pointperfect")
     rest = fleet.names
     counts: list[tuple[int, int, dict[str, int]]] = []
@@ -103,14 +109,14 @@ def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimul
         counts.append((len(rest), len(_failed(results)), dict(codes)))
         assert set(codes) <= FAULTY_CODES
         rest = _failed(results)
-    for number, (asked, failed, why) in enumerate(counts, 1):
-        print(f"run {number}: {asked} gateways, {failed} failed {why}")
+    for number, (tried, failed, why) in enumerate(counts, 1):
+        print(f"run {number}: {tried} gateways, {failed} failed {why}")
     assert rest == [], counts
-    assert 0.1 < counts[0][1] / counts[0][0] < 0.5, "the weather is not what it should be"
+    assert 0.1 < counts[0][1] / counts[0][0] < 0.5, "too few or too many faults"
     simulator.clear_faults()
     requests = len(simulator.requests())
     last = fleet.run(fleet.names)
-    assert len(simulator.requests()) == requests, "a gateway that is done asks nobody"
+    assert len(simulator.requests()) == requests, "a gateway in order sends no request"
     for name in fleet.names:
         with trials("Network: fleet, run until done"):
             assert (last[name]["status"], last[name]["action"]) == ("ok", "none")
@@ -118,13 +124,16 @@ def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimul
             record, response = fleet.installed(name)
             assert record["hardware_id"] == name
             assert response == simulator.post(fleet.token, hardwareId=name).json(), "the credentials of another Thing"
-    assert not list((fleet.work / "spool").glob("*"))
+    assert spool_files(fleet.work) == []
+    known = ledger.survey(str(fleet.work / "spool"))
+    assert sorted(entry.hardware_id or "" for entry in known) == sorted(fleet.names)
+    assert all(entry.delivered_at for entry in known)
 
 
 def test_every_thing_is_accounted_for(
     region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial
 ) -> None:
-    """Where each request makes another Thing: what the platform has is in use, or an error said that it may exist."""
+    """Where each request creates another Thing: each is in use, or an error says that it may exist."""
     fleet = region("cloudlocate")
     results = fleet.run(fleet.names)
     simulator.clear_faults()
@@ -133,7 +142,7 @@ def test_every_thing_is_accounted_for(
     assert failed
     for name in fleet.names:
         with trials("Network: fleet, every Thing accounted for"):
-            assert len(simulator.requests(hardware_id=name)) == 1, "asked again"
+            assert len(simulator.requests(hardware_id=name)) == 1, "another request"
             assert fleet.made(name) == fleet.things(name)
             if name not in failed:
                 assert [fleet.installed(name)[0]["client_id"]] == fleet.things(name)
@@ -141,14 +150,14 @@ def test_every_thing_is_accounted_for(
             assert not (fleet.work / "gateways" / name).exists()
             message, code = results[name]["msg"], results[name]["error_code"]
             assert code in FAULTY_CODES
-            told = "may have created a Thing" in message
-            assert told == (code != "rate_limited"), message
-            assert told or not fleet.things(name), "a Thing that no error tells of"
+            reported = "may have created a Thing" in message
+            assert reported == (code != "rate_limited"), message
+            assert reported or not fleet.things(name), "a Thing that no error reports"
             lost += len(fleet.things(name))
-            look_for += [name] if told else []
+            look_for += [name] if reported else []
     print(f"{len(fleet.names)} gateways, {len(failed)} failed; {lost} Things to look for in the portal")
-    assert lost, "no answer was lost"
-    # what keeps the next run from asking again, and nothing else
-    kept = list((fleet.work / "spool").iterdir())
+    assert lost, "no response was lost"
+    # the markers that keep the next run from another request, and nothing else
+    kept = spool_files(fleet.work)
     assert {file.suffix for file in kept} == {".request"}
     assert sorted(json.loads(file.read_text())["hardware_id"] for file in kept) == sorted(look_for)

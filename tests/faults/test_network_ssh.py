@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The connection to the gateway ends at any byte, in either direction, and between the switch and the report of it.
 
-CloudLocate makes a Thing for every request, so that whatever is asked for once too often shows.
+CloudLocate creates a Thing for every request, so that one request too many shows.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def line(target: tuple[str, int]) -> Iterator[Line]:
                 allowed = made.allow(direction, len(data))
                 sink.sendall(data[:allowed])
                 if allowed < len(data):
-                    made.direction = ""  # what connects next comes through
+                    made.direction = ""  # the next connection is not cut
                     break
         for side in (source, sink):
             with suppress(OSError):
@@ -102,10 +102,11 @@ class Site:
     work: Path
     common: Mapping[str, Any]
 
-    def run(self, hosts: Mapping[str, Mapping[str, Any]], **options: Any) -> Run:
+    def run(self, hosts: Mapping[str, Mapping[str, Any]], *, retries: int = 0, **options: Any) -> Run:
         common = {f"thingstream_gateway_{name}": value for name, value in options.items()}
         inventory = write_inventory(self.work / "inventory.yml", hosts, {**self.common, **common})
-        run = run_playbook(self.work, inventory, environment={"ANSIBLE_FORKS": "8"}, seconds=600)
+        environment = {"ANSIBLE_FORKS": "8", "ANSIBLE_SSH_RETRIES": str(retries)}
+        run = run_playbook(self.work, inventory, environment=environment, seconds=600)
         self.settle()
         return run
 
@@ -149,11 +150,11 @@ class Site:
         return [thing["client_id"] for thing in self.simulator.things(hardware_id=f"ssh-{name}")]
 
     def kept(self, name: str) -> int:
-        entries = [json.loads(path.read_text()) for path in (self.work / "spool").glob("*.spool")]
+        entries = [json.loads(path.read_text()) for path in (self.work / "spool").glob("*.response")]
         return len([entry for entry in entries if entry["hardware_id"] == f"ssh-{name}"])
 
     def record(self, gateway: str, name: str) -> dict[str, Any] | None:
-        """The record in use, if there is one; what it tells of its files is true."""
+        """Return the record in use, if there is one; its files have the digests that it names."""
         current = self.path(gateway, name) / "current"
         if not current.is_symlink():
             return None
@@ -185,7 +186,7 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
 
 
 def test_cut_between_switch_and_report(site: Site, trials: Trial, full: bool) -> None:
-    """The run knows nothing of its success; the next one finds it, and asks nobody."""
+    """The run does not learn of its success; the next one finds it, and sends no request."""
     hosts = {host: site.variables(host, f"report-{host}") for host in (HOSTS if full else HOSTS[:2])}
     cut = site.run(hosts, reload_command=END_SESSION)
     again = site.run(hosts)
@@ -203,7 +204,29 @@ def test_cut_between_switch_and_report(site: Site, trials: Trial, full: bool) ->
             assert record
             assert site.things(f"report-{host}") == [record["client_id"]]
             assert site.kept(f"report-{host}") == 0
-            assert {path.name for path in site.path(host, f"report-{host}").iterdir()} == {"current", "generations"}
+            left = {path.name for path in site.path(host, f"report-{host}").iterdir()}
+            assert left == {"current", "generations", ".last-change"}
+
+
+def test_a_retry_between_switch_and_report(site: Site, trials: Trial, full: bool) -> None:
+    """The connection repeats an installation whose report was lost; the gateway reports the same result again."""
+    hosts = {host: site.variables(host, f"retry-{host}") for host in (HOSTS if full else HOSTS[:2])}
+    for number, options in enumerate(({}, {"force": True}), 1):
+        for host in hosts:
+            (site.gateways.root(host) / "tmp/cut").unlink(missing_ok=True)
+        run = site.run(hosts, retries=2, reload_command=END_SESSION, **options)
+        for host in hosts:
+            name = f"retry-{host}"
+            with trials("Network: SSH, retried between switch and report"):
+                assert (site.gateways.root(host) / "tmp/cut").exists()
+                assert run.hosts[host]["status"] == "ok", run.output
+                assert run.hosts[host]["generation"] == f"{number:06d}"
+                assert site.requests(name) == number
+                record = site.record(host, name)
+                assert record
+                assert site.things(name) == [*(entry["client_id"] for entry in record["retired"]), record["client_id"]]
+                assert site.kept(name) == 0
+                assert ".lock" not in {path.name for path in site.path(host, name).iterdir()}
 
 
 @dataclass(frozen=True)
@@ -254,7 +277,7 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
                 hosts[cut.name]["thingstream_gateway_force"] = True
         first = site.run(hosts)
         not_reached = [cut for cut in chosen if lines[cut].direction]
-        asked = {cut: site.requests(cut.name) for cut in chosen}
+        sent = {cut: site.requests(cut.name) for cut in chosen}
         ends = Counter(_end(site, cut, first.hosts[cut.name], before[cut]) for cut in chosen if cut not in not_reached)
         print(f"cut {len(chosen)} lines, {len(not_reached)} of them too late: {dict(ends)}")
         problems = [
@@ -266,7 +289,7 @@ def test_cut_at_any_byte(site: Site, trials: Trial, full: bool) -> None:
         for cut in chosen:
             lines[cut].direction = ""
             base = 1 if cut.call == "renewal" else 0
-            if asked[cut] > base:  # what was asked for is there, or in the spool, and is not due again
+            if sent[cut] > base:  # the response is installed, or in the spool, and is not due again
                 hosts[cut.name].pop("thingstream_gateway_force", None)
         _await_end(lines.values())
         second = site.run(hosts)
@@ -302,7 +325,7 @@ def _tried(trials: Trial, check: Callable[[], None]) -> list[str]:
 
 
 def _end(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
-    """How far a run came."""
+    """Return how far a run came."""
     if result["status"] == "ok":
         return "after the report"
     if not site.kept(cut.name):
@@ -311,23 +334,23 @@ def _end(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, A
 
 
 def _check_cut(site: Site, cut: Cut, result: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Nothing is half there: the gateway has the old or the new credentials, and spool has what was asked for."""
+    """Check that the gateway has the old or the new credentials, and the spool the response to the request."""
     base = 1 if cut.call == "renewal" else 0
-    asked = site.requests(cut.name) - base
+    sent = site.requests(cut.name) - base
     things, record = site.things(cut.name), site.record(cut.gateway, cut.name)
-    assert asked in (0, 1)
-    assert len(things) == base + asked
+    assert sent in (0, 1)
+    assert len(things) == base + sent
     assert record == before or (record and record["client_id"] == things[-1])
-    if result["status"] == "ok":  # it ended while nobody used it
-        assert (asked, site.kept(cut.name)) == (1, 0)
+    if result["status"] == "ok":  # the line ended while it was not in use
+        assert (sent, site.kept(cut.name)) == (1, 0)
         return
     assert result["status"] == "unreachable", result
-    assert site.kept(cut.name) == asked
-    assert ("kept in" in result["msg"]) == bool(asked)
+    assert site.kept(cut.name) == sent
+    assert ("kept in" in result["msg"]) == bool(sent)
 
 
 def _check_next(site: Site, cut: Cut, result: Mapping[str, Any]) -> None:
-    """Whatever happened, one request was made in all, its Thing is in use, and the one before is to be retired."""
+    """Check that one request was sent in all, its Thing is in use, and the one before is to be retired."""
     things, record = site.things(cut.name), site.record(cut.gateway, cut.name)
     assert result["status"] == "ok", result
     assert len(things) == site.requests(cut.name) == (2 if cut.call == "renewal" else 1)
@@ -335,4 +358,4 @@ def _check_next(site: Site, cut: Cut, result: Mapping[str, Any]) -> None:
     assert [*(entry["client_id"] for entry in record["retired"]), record["client_id"]] == things
     assert site.kept(cut.name) == 0
     left = {path.name for path in site.path(cut.gateway, cut.name).iterdir()}
-    assert left <= {"current", "generations", "history.json"}, left
+    assert left <= {"current", "generations", "history.json", ".last-change"}, left

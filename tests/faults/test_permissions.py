@@ -20,14 +20,14 @@ from simulator.client import RunningSimulator
 PASSWORDS = {"careful": "careful-password", "root": "root-password"}
 MODES: Sequence[Mapping[str, str]] = (
     {},
-    {"directory_mode": "0700", "secret_mode": "0600", "public_mode": "0400"},
+    {"directory_mode": "0700", "secret_mode": "0600"},
     {"directory_mode": "0711"},
 )
 SECRET, PUBLIC = ("client.key", "client.pem"), ("client.crt", "ca.crt")
 
 
 def become(user: str, method: str, password: str | None = None, to: str = "root") -> dict[str, Any]:
-    """The variables that make a user another one."""
+    """Return the variables with which a user becomes another one."""
     given = {"ansible_become_password": password} if password else {}
     return {
         "ansible_user": user,
@@ -39,7 +39,7 @@ def become(user: str, method: str, password: str | None = None, to: str = "root"
 
 
 def wishes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Gateway and variables of everything that must work."""
+    """Yield gateway and variables of everything that must work."""
     ways = {
         "root": {},
         "sudo": become("operator", "sudo"),
@@ -127,7 +127,7 @@ class Matrix:
         inventory, variables = self.work / "matrix.yml", self.work / "common.yml"
         inventory.write_text(yaml.safe_dump(groups))
         variables.write_text(yaml.safe_dump(plain(self.common)))
-        # what is tried here is not the connection: dropbear closes some of many that come at once
+        # the connection is not under test: dropbear closes some of many that come at once
         patient = {"ANSIBLE_SSH_RETRIES": str(retries)}
         more = ("-i", str(inventory), "-e", f"@{variables}", *arguments)
         return run_playbook(self.work, self.fleet.inventory, *more, environment=patient)
@@ -140,7 +140,7 @@ class Matrix:
         return next(int(fields[column]) for fields in (line.split(":") for line in lines) if fields[0] == who)
 
     def wanted(self, name: str) -> dict[str, tuple[int, int, int]]:
-        """Everything at the path that has attributes, and (mode, owner, group) of it."""
+        """Return mode, owner and group of every file and directory at the path."""
         variables = self.hosts[name]
         option = {key.removeprefix("thingstream_gateway_"): value for key, value in variables.items()}
         runs = option.get("home", "root")
@@ -149,14 +149,13 @@ class Matrix:
         group = self.number(name, "passwd", owner, 3)
         if "group" in option:
             group = self.number(name, "group", option["group"])
-        directory, secret, public = (
-            int(option.get(f"{kind}_mode", default), 8)
-            for kind, default in (("directory", "0750"), ("secret", "0640"), ("public", "0644"))
+        directory, secret = (
+            int(option.get(f"{kind}_mode", default), 8) for kind, default in (("directory", "0750"), ("secret", "0640"))
         )
         return {
             **dict.fromkeys((".", "generations", "generations/000001"), (directory, keeper, group)),
             **{f"generations/000001/{file}": (secret, user, group) for file in SECRET},
-            **{f"generations/000001/{file}": (public, user, group) for file in PUBLIC},
+            **{f"generations/000001/{file}": (0o644, user, group) for file in PUBLIC},
             "generations/000001/credentials.json": (0o600, user, group),
             "generations/000001/thing.json": (0o640, user, group),
         }
@@ -175,7 +174,7 @@ def matrix(fleet: Fleet, simulator: RunningSimulator, platform: dict[str, Any], 
 
 
 def test_owners_modes_and_users(matrix: Matrix, trials: Trial, full: bool) -> None:
-    """Every gateway gets what it should, keeps it, and gets it back without the platform, one attribute at a time."""
+    """Every gateway gets the wanted attributes, keeps them, and without a request gets each of them back."""
     for number, (gateway, variables) in enumerate(list(wishes())[:: 1 if full else 5]):
         matrix.add(f"{number:02d}-{variables['way']}", gateway, variables)
     first = matrix.run()
@@ -206,7 +205,7 @@ def test_owners_modes_and_users(matrix: Matrix, trials: Trial, full: bool) -> No
 
 
 def drift(matrix: Matrix, name: str, number: int) -> None:
-    """Changes one attribute of one file or directory: what a user who is not root cannot put right stays."""
+    """Change one attribute of one file or directory: a user who is not root cannot correct all of them."""
     wanted = matrix.wanted(name)
     entry = list(wanted)[number % len(wanted)]
     mode, owner, group = wanted[entry]
@@ -222,10 +221,10 @@ def drift(matrix: Matrix, name: str, number: int) -> None:
 
 
 def test_users_who_may_not(matrix: Matrix, trials: Trial) -> None:
-    """Each says what is wrong, before anything is asked."""
+    """Each error says what is wrong, before a request is sent."""
     for number, (gateway, variables, _words) in enumerate(REFUSED.values()):
         matrix.add(f"refused-{number}", gateway, variables)
-    run = matrix.run(retries=0)  # waiting for a prompt that never comes is repeated as well
+    run = matrix.run(retries=0)  # Ansible would repeat the wait for a prompt that never comes
     for number, (title, (_gateway, _variables, words)) in enumerate(REFUSED.items()):
         with trials("Permissions: refused"):
             result = run.hosts[f"refused-{number}"]

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Links of every kind, planted at every name that the script uses: none is followed, nothing outside is touched.
+"""Links of every kind, planted at every name that the scripts use: none is followed, nothing outside is touched.
 
-They are planted by whoever runs the commands, who can do more than any attacker: others cannot write at the path.
+The user that runs the commands plants them, who can do more than any attacker: others cannot write at the path.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from ansible_collections.thingstream.ztp.tests.unit.support import Pair, spartn, tree
 from faults.conftest import Trial
-from faults.host_rig import NONCE, HostRig, error_of
+from faults.host_rig import HostRig, error_of
 from shell.host import SHELLS
 
 DIRECTORIES = (
@@ -29,34 +31,32 @@ DIRECTORIES = (
     "generations/000003-failed",
 )
 FILES = ("client.key", "client.crt", "client.pem", "ca.crt", "credentials.json", "thing.json", "unknown")
+# names of an attempt, which end with its nonce and the number of its process; the first is made before the script runs
+OF_AN_ATTEMPT = (".staging-", ".staging-history-", ".staging-link-", ".staging-lock-")
+LINKS = ("current", ".lock", ".health-check", ".newest", ".last-change")
 NAMES = (
-    "current",
     "history.json",
-    ".lock",
-    ".trial",
-    ".newest",
-    f".staging-{NONCE}",
-    f".staging-history-{NONCE}",
-    f".current-{NONCE}",
-    ".staging-lock-1",
+    *LINKS,
+    *OF_AN_ATTEMPT,
     ".thingstream-absent",
     *DIRECTORIES,
     *(f"{generation}/{name}" for generation in DIRECTORIES[1:3] for name in FILES),
 )
 SECOND = "22222222-2222-4333-8444-555555555555"
-PLANTED: Mapping[str, Callable[[Path, Path], object]] = {
-    "link to a directory": lambda name, outside: name.symlink_to(outside),
-    "link to a generation": lambda name, outside: name.symlink_to(outside / "000001"),
-    "link to a file": lambda name, outside: name.symlink_to(outside / "client.key"),
-    "link to nothing": lambda name, outside: name.symlink_to(outside / "nothing"),
-    "hard link": lambda name, outside: os.link(outside / "client.key", name),
-    "directory": lambda name, _outside: name.mkdir(0o700),
-    "fifo": lambda name, _outside: os.mkfifo(name),
+# as shell commands over $name and $outside
+PLANTED = {
+    "link to a directory": 'ln -s "$outside" "$name"',
+    "link to a generation": 'ln -s "$outside/000001" "$name"',
+    "link to a file": 'ln -s "$outside/client.key" "$name"',
+    "link to nothing": 'ln -s "$outside/nothing" "$name"',
+    "hard link": 'ln "$outside/client.key" "$name"',
+    "directory": 'mkdir -m 0700 "$name"',
+    "fifo": 'mkfifo "$name"',
 }
 
 
 def operations(rig: HostRig) -> Mapping[str, Callable[[], object]]:
-    """Everything that changes a gateway."""
+    """Return everything that changes a gateway."""
     return {
         "renew": lambda: rig.present(force=True),
         "repair": rig.present,
@@ -67,24 +67,45 @@ def operations(rig: HostRig) -> Mapping[str, Callable[[], object]]:
 
 @pytest.fixture
 def outside(rig: HostRig) -> Path:
-    """What nobody may touch: every name is there that the script may look for, and a generation."""
+    """A directory that no run may touch: it has every name that the scripts may look for, and a generation."""
     directory = rig.root / "outside"
     for place in (directory, directory / "000001", directory / "files", directory / "000001" / "files"):
         place.mkdir(0o711, parents=True)
         for name in (*FILES, "history.json"):
-            (place / name).write_text(f"{name} of somebody else")
+            (place / name).write_text(f"{name} of another user")
             (place / name).chmod(0o604)
     return directory
 
 
 def plant(rig: HostRig, name: str, kind: str, outside: Path) -> None:
-    entry = rig.path / name
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
+    """Plant something at a name, in place of what is there."""
+    subprocess.run(["sh", "-ec", planting(rig, name, kind, outside)], check=True)
+
+
+def planting(rig: HostRig, name: str, kind: str, outside: Path) -> str:
+    """Return the shell commands that plant something."""
+    commands = (f"outside={outside}", f"name={rig.path}/{name}", 'mkdir -p "${name%/*}"; rm -rf "$name"', PLANTED[kind])
+    return "; ".join(commands) + "; "
+
+
+def plant_in_the_change(
+    rig: HostRig, name: str, kind: str, outside: Path, patch: pytest.MonkeyPatch, script: str
+) -> None:
+    """Plant something just before the next change; at a name of an attempt, by the process that uses the name.
+
+    :param script: the unchanged ``commands.CHANGE_SCRIPT``.
+    """
+    if name == OF_AN_ATTEMPT[0]:
+
+        def plant_first() -> None:
+            rig.give(banner=f"({planting(rig, f'{name}{rig.nonce}-$$', kind, outside)}) 2>/dev/null; ")
+
+        rig.before_change = plant_first
+    elif name in OF_AN_ATTEMPT:
+        planted = planting(rig, f"{name}$request_nonce-$$", kind, outside)
+        patch.setattr(commands, "CHANGE_SCRIPT", f"({planted})\n{script}")
     else:
-        entry.unlink(missing_ok=True)
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    PLANTED[kind](entry, outside)
+        rig.before_change = partial(plant, rig, name, kind, outside)
 
 
 @pytest.mark.parametrize("operation", ["renew", "repair", "roll back", "remove"])
@@ -99,8 +120,9 @@ def test_planted(
     operation: str,
     moment: str,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = tree(outside)
+    before, script = tree(outside), commands.CHANGE_SCRIPT
     rig.host.outputs.clear()
     rig.begin(other_pair)
     rig.present(spartn(ec_pair, clientId=SECOND), force=True)
@@ -116,14 +138,14 @@ def test_planted(
             rig.clear()
             shutil.copytree(tmp_path / "etc", rig.root / "etc", symlinks=True)
             if moment == "before the run":
-                plant(rig, name, kind, outside)
+                plant(rig, f"{name}dead-1" if name in OF_AN_ATTEMPT else name, kind, outside)
             else:
-                rig.before_change = lambda: plant(rig, name, kind, outside)  # noqa: B023
+                plant_in_the_change(rig, name, kind, outside, monkeypatch, script)
             with trials(f"Planted {moment}: {operation}"):
                 error = error_of(operations(rig)[operation])
                 assert tree(outside) == before, (name, kind, error)
-                # a hard link is the file itself, which only somebody who may write here can make
-                assert kind == "hard link" or "of somebody else" not in "".join(rig.host.outputs), (name, kind)
+                # a hard link is the file itself, which only a user who may write here can make
+                assert kind == "hard link" or "of another user" not in "".join(rig.host.outputs), (name, kind)
                 assert error is None or error.code in (
                     "bad_path",
                     "concurrent_change",
@@ -135,16 +157,20 @@ def test_planted(
                 ), (name, kind, error)
                 if error is None and operation != "remove" and not rig.path.is_symlink():
                     assert rig.current.resolve().parent == rig.path / "generations", (name, kind)
+                    links = [entry for entry in LINKS if os.path.lexists(rig.path / entry)]
+                    assert name in LINKS or all((rig.path / link).is_symlink() for link in links), (name, kind)
             rig.before_change = None
+            rig.give(banner="")
+            monkeypatch.setattr(commands, "CHANGE_SCRIPT", script)
             rig.host.outputs.clear()
 
 
 @pytest.mark.usefixtures("root")
 def test_nobody_else_can_plant(rig: HostRig, ec_pair: Pair, trials: Trial) -> None:
-    """Not even the owner of the files, nor their group."""
+    """Neither can the owner of the files, nor their group."""
     owner = next(user for user in pwd.getpwall() if user.pw_uid not in (0, 65534))
     wanted: dict[str, Any] = {"owner": owner.pw_name, "hardware_id": "hw-1"}
-    rig.spool_place.parent.parent.mkdir()
+    rig.spool.parent.mkdir()
     rig.present(spartn(ec_pair), **wanted)
     assert rig.present(**wanted).action == "none"
     for directory in (rig.path, rig.path / "generations", rig.current.resolve()):

@@ -4,7 +4,8 @@
 
 One job of ansible-runner, as AWX runs them, at -vvvv with --diff, with everything on that keeps something: log file,
 fact cache, JUnit report, job events, `debug` of each result. Gateways are reached by SSH and locally; the
-platform, a caster and a health command quote every secret that they know.
+platform, a caster and a health command quote every secret that they know. In the spool, only responses hold secrets:
+ledger and request markers hold none.
 
 The tokens are in an inventory, as in AWX: one in THINGSTREAM_ZTP_TOKEN would be in the environment of Ansible itself.
 SECRETS_PREFIX names another virtual environment, to try another ansible-core.
@@ -23,7 +24,7 @@ import tempfile
 import time
 import urllib.parse
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ PLACE = Path("/srv/secrets")  # on the gateways
 KEPT = ("ansible.log", "junit", *(f"runner/artifacts/one/{name}" for name in ("stdout", "job_events", "fact_cache")))
 ENSURE = {"thingstream.ztp.thingstream_ztp": {"variables_prefix": "thingstream_gateway_"}}
 
-TELL: list[dict[str, Any]] = [
-    {"name": "Tell what became of it", "ansible.builtin.debug": {"var": "result"}, "ignore_unreachable": True},
+SHOW: list[dict[str, Any]] = [
+    {"name": "Show the result", "ansible.builtin.debug": {"var": "result"}, "ignore_unreachable": True},
     {
         "name": "Keep it in the fact cache",
         "ansible.builtin.set_fact": {"kept": "{{ result }}", "cacheable": True},
@@ -67,18 +68,18 @@ FAIL = {
 
 
 def play(hosts: str, *tasks: Mapping[str, Any]) -> dict[str, Any]:
-    """A play whose last task is tried, told and kept."""
+    """Return a play whose last task is tried, shown and kept."""
     *before, last = ({"name": f"Step {number}", **task} for number, task in enumerate(tasks))
     tried = {**last, "name": f"Try {hosts}", "register": "result", "ignore_errors": True, "ignore_unreachable": True}
-    return {"name": hosts, "hosts": hosts, "gather_facts": False, "tasks": [*before, tried, *TELL]}
+    return {"name": hosts, "hosts": hosts, "gather_facts": False, "tasks": [*before, tried, *SHOW]}
 
 
 def ensure(**options: Any) -> dict[str, Any]:
-    """A task with further options."""
+    """Return a task with further options."""
     return {name: {**common, **options} for name, common in ENSURE.items()}
 
 
-# What the table of cases cannot bring about, as it takes more than one step; each is a play over the host of that name.
+# Cases of more than one step, which the table of cases cannot have; each is a play over the host of that name.
 STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "permission": [ENSURE],
     "health_check_failed": [ENSURE],
@@ -90,26 +91,25 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "response_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
     "no_generation": [
         ENSURE,
-        {
-            "thingstream.ztp.thingstream_credentials": {
-                "variables_prefix": "thingstream_gateway_",
-                "state": "rolled_back",
-            }
-        },
+        {"thingstream.ztp.thingstream_rollback": {"variables_prefix": "thingstream_gateway_"}},
     ],
     "credentials_refused": [
         ENSURE,
         {"thingstream.ztp.thingstream_verify": {"variables_prefix": "thingstream_gateway_"}},
     ],
     "wrong_delivery": [ENSURE, ensure(delivery="ntrip")],
-    "not_rotated": [ENSURE, ensure(state="renewed", rotate_before="2099-01-01T00:00:00Z")],
+    "not_rotated": [
+        ENSURE,
+        {"ansible.builtin.pause": {"seconds": 2}},
+        ensure(create=False, rotate_before="{{ now(utc=true).strftime('%Y-%m-%dT%H:%M:%SZ') }}"),
+    ],
     "report_failed": [
         ENSURE,
         {
             "thingstream.ztp.thingstream_ztp_info": {"variables_prefix": "thingstream_gateway_"},
             "register": "looks",
         },
-        {"thingstream.ztp.thingstream_audit": {"looks": "looks", "directory": "{{ work }}/nowhere"}},
+        {"thingstream.ztp.thingstream_audit": {"results_from": "looks", "directory": "{{ work }}/nowhere"}},
     ],
     "audit_incomplete": [
         ENSURE,
@@ -119,7 +119,7 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         },
         {
             "thingstream.ztp.thingstream_audit": {
-                "looks": "looks",
+                "results_from": "looks",
                 "directory": "{{ work }}/reports",
                 "spool_path": "{{ work }}/file",
             }
@@ -131,11 +131,18 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """A finished job: everything that it was given is gone, everything that it has left behind is in ``work``."""
+    """A finished job: everything that it was given is gone, everything that it has left behind is in ``work``.
+
+    Its spool is beside that.
+    """
 
     work: Path
     since: float
     processes: set[bytes]
+
+    @property
+    def spool(self) -> Path:
+        return self.work.with_name("spool")
 
     @property
     def artifacts(self) -> Path:
@@ -148,7 +155,7 @@ class Job:
 
 
 def run_job(work: Path, plays: Sequence[Mapping[str, Any]], *inventories: Path) -> Job:
-    """Runs plays with all that can keep something, and removes the inventories that hold the tokens."""
+    """Run plays with all that can keep something."""
     private = work / "runner"
     (private / "project").mkdir(parents=True)
     (private / "project" / "job.yml").write_text(yaml.safe_dump(plain_all(plays), sort_keys=False))
@@ -171,16 +178,16 @@ def run_job(work: Path, plays: Sequence[Mapping[str, Any]], *inventories: Path) 
 
 
 def plain_all(plays: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Without what YAML would write as references."""
+    """Return plays without what YAML would write as references."""
     return list(json.loads(json.dumps(plays)))
 
 
 def leaks(job: Job, secrets: Mapping[str, str], gateways: Fleet) -> dict[str, set[str]]:
-    """Place to the names of secrets that were found there, over everything that both sides keep."""
+    """Return place to names of secrets that were found there, over everything that both sides keep."""
     found = {"processes": found_in(b"\n".join(job.processes), secrets)}
     for directory in (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"), Path.home() / ".ansible"):
         found |= found_in_files(secrets, job.since, directory, without=[job.work.parents[1]])
-    found |= found_in_files(secrets, job.since, job.work)
+    found |= found_in_files(secrets, job.since, job.work, job.spool)
     tokens = {name: secret for name, secret in secrets.items() if name.startswith("token")}
     for record in gateways.where.glob("*/pid"):
         root = gateways.root(record.parent.name)
@@ -194,7 +201,7 @@ def leaks(job: Job, secrets: Mapping[str, str], gateways: Fleet) -> dict[str, se
 
 @contextmanager
 def echoing_caster() -> Iterator[int]:
-    """A caster that refuses every login and tells which one it was, on its port."""
+    """Run a caster that refuses every login and quotes it, and return its port."""
 
     def refuse(connection: Any, request: bytes) -> None:
         login = request.partition(b"Authorization: Basic ")[2].partition(b"\r\n")[0]
@@ -206,7 +213,7 @@ def echoing_caster() -> Iterator[int]:
 
 
 def write_hosts(path: Path, hosts: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any]) -> Path:
-    """An inventory of groups, one for each first word of the hosts' names up to the dot."""
+    """Write an inventory of groups, one for each first word of the hosts' names up to the dot."""
     groups: dict[str, Any] = defaultdict(lambda: {"hosts": {}})
     for host, own in hosts.items():
         groups[host.partition(".")[0]]["hosts"][host] = plain(own)
@@ -215,7 +222,7 @@ def write_hosts(path: Path, hosts: Mapping[str, Mapping[str, Any]], variables: M
 
 
 def connections(gateways: Fleet) -> dict[str, dict[str, Any]]:
-    """Gateway of the fleet to the variables by which it is reached."""
+    """Return gateway of the fleet to the variables of its connection."""
     listed = subprocess.run(
         [f"{sys.prefix}/bin/ansible-inventory", "-i", str(gateways.inventory), "--list"],
         capture_output=True,
@@ -226,7 +233,7 @@ def connections(gateways: Fleet) -> dict[str, dict[str, Any]]:
 
 
 def selected(full: bool) -> dict[str, Case]:
-    """All cases, or the first of each code, which are tried locally and by SSH in turn."""
+    """Return all cases, or the first of each code, which are tried locally and by SSH in turn."""
     if full:
         return {**CASES, "sound": SOUND}
     first: dict[str, str] = {}
@@ -235,7 +242,7 @@ def selected(full: bool) -> dict[str, Case]:
     return {**{name: CASES[name] for name in first.values()}, "sound": SOUND, "registered": CASES["registered"]}
 
 
-def test_no_failure_tells_a_secret(
+def test_no_failure_shows_a_secret(
     gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, full: bool, trials: Trial
 ) -> None:
     work = tmp_path / "work"
@@ -268,9 +275,14 @@ def test_no_failure_tells_a_secret(
     secrets = {
         **platform_secrets(simulator),
         "password of the proxy": login.partition(":")[2],
-        "token that nobody knows": unknown,
+        "token that the platform does not know": unknown,
     }
-    shutil.rmtree(tmp_path / "spool")
+    for file in job.spool.glob("*.response"):
+        assert found_in(file.read_bytes(), secrets), "a response is not encrypted in this job"
+        file.unlink()
+    kept = Counter(file.suffix for file in job.spool.rglob("*") if file.is_file() and file.read_bytes())
+    assert kept[".ledger"] >= len(STEPS), kept
+    assert kept[".request"] == len(kept) - 1 == 1, kept
     shutil.rmtree(work / "gateways", ignore_errors=True)
 
     assert "PLAY RECAP" in (job.artifacts / "stdout").read_text(), (job.artifacts / "stdout").read_text()[-4000:]
@@ -280,10 +292,10 @@ def test_no_failure_tells_a_secret(
     assert codes == set(ERROR_CODES), codes ^ set(ERROR_CODES)
     found = leaks(job, secrets, gateways)
     everywhere = set().union(*found.values())
-    told = found_in(json.dumps(tried).encode(), secrets)
+    shown = found_in(json.dumps(tried).encode(), secrets)
     for entry in tried:
         with trials(f"Secrets: {entry['result'].get('error_code', entry['status'])}"):
-            assert not told or found_in(json.dumps(entry).encode(), secrets) == set(), entry["host"]
+            assert not shown or found_in(json.dumps(entry).encode(), secrets) == set(), entry["host"]
     assert everywhere == set(), found
 
 
@@ -295,7 +307,7 @@ def prepare_gateways(gateways: Fleet) -> None:
 
 
 def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict[str, dict[str, Any]]:
-    """The hosts of the stories; each has a gateway by SSH."""
+    """Return the hosts of the cases of more than one step; each has a gateway by SSH."""
     reached = connections(gateways)
     debian, other = reached["gw1"], reached["bb1"]
     hosts: dict[str, dict[str, Any]] = {}
@@ -324,7 +336,7 @@ def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict
     host("credentials_refused.one", live, other, service="pointperfect-live")
     host("wrong_delivery.one", {}, other)
     same = {"service": "cloudlocate", "simulator": {"new_thing_on_repeat": False}}
-    host("not_rotated.one", same, other, service="cloudlocate", repeatable=True)
+    host("not_rotated.one", same, other, service="cloudlocate")
     host("report_failed.one", {}, other)
     host("audit_incomplete.one", {}, other)
     host("gone.one", {}, {**other, "ansible_host": "127.0.1.250"})
@@ -342,7 +354,10 @@ LEAKY = """
     - ansible.builtin.raw: "mkdir -p /var/tmp /dev/shm && cd {{ item }} && echo {{ secret | quote }} >leak"
       loop: [/tmp, /var/tmp, /dev/shm, /root]
     - ansible.builtin.copy: {content: "{{ secret | urlencode }}", dest: "{{ item }}"}
-      loop: ["{{ work }}/reports/{{ inventory_hostname }}", "{{ temporary }}/{{ inventory_hostname }}"]
+      loop:
+        - "{{ work }}/reports/{{ inventory_hostname }}"
+        - "{{ work }}/../spool/ledger/{{ inventory_hostname }}"
+        - "{{ temporary }}/{{ inventory_hostname }}"
       delegate_to: localhost
     - ansible.builtin.fail: {msg: "{{ secret | to_json }}"}
 """
@@ -351,11 +366,12 @@ LEAKY = """
 def test_a_leak_is_found_in_each_place(
     gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
 ) -> None:
-    """What proves the search: a job that leaks wherever it can, one kind of secret at a time."""
+    """Verify the search: a job leaks wherever it can, one kind of secret at a time."""
     work = tmp_path / "work"
     prepare(work)
     prepare_gateways(gateways)
     (work / "reports").mkdir()
+    (tmp_path / "spool" / "ledger").mkdir(parents=True)
     simulator.post(simulator.put_profile("leaks", service="pointperfect"), hardwareId="leaks").raise_for_status()
     secrets = platform_secrets(simulator)
     key = next(name for name in secrets if name.startswith("private_key of leaks"))
@@ -371,6 +387,7 @@ def test_a_leak_is_found_in_each_place(
     places = {
         "processes",
         *(str(work / "reports" / host) for host in planted),
+        *(str(tmp_path / "spool" / "ledger" / host) for host in planted),
         *(f"{temporary}/{host}" for host in planted),
         *(str(root / directory / "leak") for directory in ("tmp", "var/tmp", "dev/shm", "root")),
     }
@@ -383,7 +400,7 @@ def test_a_leak_is_found_in_each_place(
 
 @pytest.mark.parametrize("before", ["", "x", "xy"])
 def test_every_form_is_found(simulator: RunningSimulator, before: str) -> None:
-    """Whatever stands before it; also any one line of a key, and any piece of its numbers."""
+    """With any text before it; also any one line of a key, and any piece of its numbers."""
     simulator.post(simulator.put_profile("forms", service="pointperfect"), hardwareId="forms").raise_for_status()
     key = next(secret for name, secret in platform_secrets(simulator).items() if name.startswith("private_key"))
     secrets = {"password": "a/b&c+d e'f", "key": key}

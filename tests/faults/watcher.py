@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watches a directory while a gateway is changed: no secret in it is ever open to anybody it is not for."""
+"""Watches a directory while a gateway is changed: no user can ever open a secret that is not for that user."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Look = Callable[[str, "Counter[str]"], None]
 
 @contextlib.contextmanager
 def watched(root: Path, group_id: int, public: set[str]) -> Iterator[None]:
-    """Looks at everything below a directory in a loop: somebody else tries to read it, root compares modes.
+    """Watch everything below a directory in a loop: another user tries to read it, root compares modes.
 
     :param group_id: the group that the secrets are for.
-    :param public: the names of files that everybody may read; that they are read shows that the watch is awake.
+    :param public: the names of files that everybody may read; that they are read shows that the watch works.
     """
     with _looping(_open_all, root, NOBODY) as opened, _looping(lambda *seen: _stat_all(group_id, *seen), root) as modes:
         yield
     assert opened["rounds"] > 10
     assert modes["rounds"] > 10
     read = set(opened) - {"rounds"}
-    assert read & public, "nobody reached the files at all"
-    assert read <= public, f"somebody else could read {sorted(read - public)}"
+    assert read & public, "the other user reached no file at all"
+    assert read <= public, f"another user could read {sorted(read - public)}"
     exposed = {name for name in modes if name.rpartition(" ")[2] not in public | {"rounds"}}
     assert exposed == set(), exposed
 
@@ -50,7 +50,7 @@ def _stat_all(group_id: int, root: str, seen: Counter[str]) -> None:
         if os.path.basename(directory).startswith(".staging-"):
             with contextlib.suppress(OSError):
                 if stat.S_IMODE(os.lstat(directory).st_mode) == 0o700:
-                    directories.clear()  # nobody else comes to what is in it
+                    directories.clear()  # no other user reaches what is in it
                     continue
         for name in files:
             with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def _stat_all(group_id: int, root: str, seen: Counter[str]) -> None:
 
 @contextlib.contextmanager
 def _looping(look: Look, root: Path, user: int | None = None) -> Iterator[Counter[str]]:
-    """Looks until the block ends, in a process of its own; what it has seen is there then."""
+    """Look until the block ends, in a process of its own, and yield what it has seen by then."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_loop, args=(look, str(root), user, there))
     process.start()

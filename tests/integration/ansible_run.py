@@ -101,3 +101,8 @@ def run_playbook(
     for entry in entries:
         entry["result"]["status"] = entry["status"]
     return Run(run.returncode, run.stdout, entries)
+
+
+def spool_files(directory: Path) -> list[Path]:
+    """The responses and request markers in a spool; the ledger stays."""
+    return sorted(entry for entry in directory.iterdir() if entry.name != "ledger")

@@ -106,7 +106,9 @@ CASES = {
     "malformed": Case("bad_response", "not valid JSON", 1, fault={"kind": "malformed"}),
     "not-an-object": Case("bad_response", "not an object", 1, fault={"kind": "not_object"}),
     "truncated": Case("bad_response", "before it was whole", 1, options={"retries": 0}, fault={"kind": "truncated"}),
-    "huge": Case("bad_response", "1 MiB", 1, options={"retries": 0}, fault={"kind": "huge", "bytes": 2 * 1024 * 1024}),
+    "huge": Case(
+        "bad_response", "256 KiB", 1, options={"retries": 0}, fault={"kind": "huge", "bytes": 2 * 1024 * 1024}
+    ),
     "other-names": Case(
         "missing_field",
         "login.name",

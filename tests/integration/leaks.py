@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from simulator import dynamic_keys, profiles
 from simulator.client import RunningSimulator
@@ -68,7 +68,8 @@ def _pieces_of_numbers(secret: str) -> Iterator[bytes]:
         private = key.private_numbers()
         numbers = [private.d, private.p, private.q]
     else:
-        numbers = [key.private_numbers().private_value]  # type: ignore[union-attr]
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        numbers = [key.private_numbers().private_value]
     for number in numbers:
         value = number.to_bytes((number.bit_length() + 7) // 8, "big")
         yield from (value[start : start + DER_PIECE] for start in range(0, len(value) - DER_PIECE + 1, DER_PIECE))

@@ -50,7 +50,7 @@ def build(work: Path) -> Path:
 
 def install(tarball: Path, collections: Path, prefix: str | Path = sys.prefix) -> Path:
     """Installs the tarball below a directory with the ansible-galaxy of an environment; returns where it is."""
-    arguments = ["collection", "install", "--offline", tarball, "-p", collections]
+    arguments: tuple[str | Path, ...] = ("collection", "install", "--offline", tarball, "-p", collections)
     tool("ansible-galaxy", *arguments, work=tarball.parent, collections=collections, prefix=prefix)
     return collections / "ansible_collections" / "thingstream" / "ztp"
 

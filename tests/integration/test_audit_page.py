@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page of an audit in headless Chromium, as people and printers meet it."""
+"""The page of an audit in headless Chromium, on screens and on paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit, audit_page
-from ansible_collections.thingstream.ztp.tests.unit.looks import HOSTILE, UNREACHABLE, fleet, held, look
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.timeline import EVENTS
+from ansible_collections.thingstream.ztp.tests.unit.looks import HOSTILE, UNREACHABLE, fleet, held, ledger_entry, look
 from ansible_collections.thingstream.ztp.tests.unit.support import NOW
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -31,7 +32,17 @@ WAITING = {
     "reason": "absent",
     "received_at": "2026-11-21T03:10:09Z",
 }
-LOST = {**{name: WAITING[name] for name in ("service", "hardware_id", "given_name")}, "file": HOSTILE, "asked_at": None}
+LOST = {
+    **{name: WAITING[name] for name in ("service", "hardware_id", "given_name")},
+    "file": HOSTILE,
+    "requested_at": None,
+}
+LEDGER = [
+    ledger_entry("device:wiped", host="gateway-00040"),
+    ledger_entry("device:removed", host="elsewhere", given_name=HOSTILE),
+    ledger_entry("device:unseen", host="gateway-00013"),
+]
+SPOOL = audit.SpoolSurvey([WAITING], [LOST], LEDGER)
 
 # The contrast of what is written with what is behind it, as WCAG 2 defines it; the least of a selection.
 MIN_CONTRAST = """
@@ -122,8 +133,8 @@ def opened(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
     """Opens a page; when the test is over, it must have fetched nothing and complained about nothing."""
     file = tmp_path / "thingstream-audit.html"
 
-    def open_page(looks: Mapping[str, Any], *, width: int = 1300, scheme: str = "light") -> Page:
-        file.write_text(audit_page.render(audit.fleet_report(looks, [WAITING], [LOST], NOW)))
+    def open_page(results: Mapping[str, Any], *, width: int = 1300, scheme: str = "light") -> Page:
+        file.write_text(audit_page.render(audit.fleet_report(results, SPOOL, NOW)))
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -195,30 +206,35 @@ def test_it_filters_and_turns_pages(opened: Open) -> None:
 
 
 def test_everything_of_the_report_is_there(opened: Open) -> None:
-    report = audit.fleet_report(fleet(300), [WAITING], [LOST], NOW)
+    report = audit.fleet_report(fleet(300), SPOOL, NOW)
     page = opened(fleet(300))
     shown = {tile.get_attribute("data-state"): tile.text.split("\n")[0] for tile in page.all("[data-state]")}
-    assert shown == {state: str(count) for state, count in report["totals"]["states"].items()}
+    assert shown == {state: str(count) for state, count in report.totals.states.items()}
     assert [tile.text.split("\n")[0] for tile in page.all("#facts .tile")] == [
-        "6",
+        "8",
         "0",
+        "0",
+        "2",
         "1",
         "1",
-        "2026-10-16",
+        str(report.totals.next_due_at)[:10],
         "2026-11-21",
     ]
-    assert "6 of 300 gateways could not be seen" in page.one("#banner").text
-    assert len(page.column(0, "retired")) == 6
+    assert "6 of 300 gateways were not seen" in page.one("#banner").text
+    assert len(page.column(0, "retired")) == 8
+    assert page.column(0, "shared") == []
+    assert page.column(0, "ledger") == ["elsewhere", "gateway-00040", "gateway-00013"]
+    assert page.column(1, "ledger") == ["removed", "missing", "not seen"]
     assert page.column(0, "spool") == ["hw-9"]
-    assert page.column(0, "unanswered") == ["hw-9"]
+    assert page.column(0, "abandoned") == ["hw-9"]
     for scale, label in (("months", "2027-01"), ("weeks", "2026-11-23")):
         page.one(f"#{scale}").click()
         periods = [period.text.split("\n") for period in page.all(".period")]
         found = {texts[-1]: [int(text) for text in texts[:-1]] for texts in periods}
         cut = 7 if scale == "months" else 10
         assert found == {
-            period["from"][:cut]: [period[event] for event in audit.EVENTS if period[event]]
-            for period in report["timeline"][scale]
+            period["from"][:cut]: [period[event] for event in EVENTS if period[event]]
+            for period in report.timeline[scale]
         }
         assert label in found
     good = opened({"one": look(held())})
@@ -227,14 +243,17 @@ def test_everything_of_the_report_is_there(opened: Open) -> None:
 
 def test_what_a_hostile_gateway_says_is_text(opened: Open, browser: Chrome) -> None:
     names = {"client_id": HOSTILE, "given_name": HOSTILE, "hardware_id": HOSTILE, "service": HOSTILE}
-    bad = look(held(**names, fingerprint_sha256=HOSTILE))
+    bad = look(held())
+    bad["bundles"][0]["thing"].update(names, fingerprint_sha256=HOSTILE)
     bad["bundles"][0]["retired"] = [{**names, "client_id": "device:1", "since": None}]
-    page = opened({HOSTILE: bad, "b": {**UNREACHABLE, "msg": HOSTILE}})
+    page = opened({HOSTILE: bad, "b": {**UNREACHABLE, "msg": HOSTILE}, "c": bad})
     assert page.all("img") == []
     assert page.one("#gateways tbody").text.count(HOSTILE) >= 5
     assert HOSTILE in page.one("#retired tbody").text
     assert HOSTILE in page.one("#spool tbody").text
-    assert page.one("#unanswered tbody").text.count(HOSTILE) == 2
+    assert page.one("#shared tbody").text.count(HOSTILE) == 4
+    assert HOSTILE in page.one("#ledger tbody").text
+    assert page.one("#abandoned tbody").text.count(HOSTILE) == 2
     assert_quiet(browser, Path(browser.current_url.removeprefix("file://")))
     # the second line of defense: even markup that got in would not run
     page.run("document.body.insertAdjacentHTML('beforeend', arguments[0])", HOSTILE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.ansible_run import run_playbook, write_inventory
+from integration.ansible_run import PROJECT, run_playbook, write_inventory
 from integration.published import build, cut, install, tool
 from simulator.client import RunningSimulator
 
@@ -52,7 +52,7 @@ def test_the_installed_collection_provisions(
 
 
 def test_documentation_can_be_read(installed: Path, tmp_path: Path) -> None:
-    names = ["thingstream.ztp.thingstream_ztp", "thingstream.ztp.thingstream_ztp_info"]
+    names = [f"thingstream.ztp.{path.stem}" for path in sorted((PROJECT / "plugins/modules").glob("*.py"))]
     found = json.loads(tool("ansible-doc", "--json", *names, work=tmp_path, collections=installed))
     assert sorted(found) == names
     assert all(found[name]["doc"]["options"] and found[name]["return"] and found[name]["examples"] for name in names)

@@ -37,7 +37,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import serving
 from gateways.fleet import Fleet
 from integration.ansible_run import PROJECT, PROVISION, Run, plain, run_playbook
 from integration.broker import PROGRAMS, running_broker
-from requests.certs import where
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from simulator.client import RunningSimulator
 from stage import running_fleet
 
@@ -192,7 +192,7 @@ class Site:
         """Runs a playbook of the example, or of the collection."""
         extra = {**self.variables, **(self._connection() if connect else {})}
         bundle = self.directory.parent / "bundle.pem"
-        bundle.write_text(Path(where()).read_text() + self.simulator.ca_path.read_text())
+        bundle.write_text(Path(DEFAULT_CA_BUNDLE_PATH).read_text() + self.simulator.ca_path.read_text())
         (self.directory.parent / "extra.yml").write_text(yaml.safe_dump(plain(extra)))
         return run_playbook(
             self.directory.parent,
@@ -435,7 +435,7 @@ def test_a_production_line(machines: Fleet, simulator: RunningSimulator, tmp_pat
         on_gateway(machines, gateway, "groupadd gnss")
         put_unit(machines, gateway, "corrections", CORRECTIONS_UNIT, files)
     done = site.check_run_again_check(
-        str(site.directory / "deploy.yml"), "Ensure the credentials of the store", asks=False
+        str(site.directory / "deploy.yml"), "Install the credentials of the store", asks=False
     )
     renewed = site.run("thingstream.ztp.renew")
     assert {entry["reason"] for entry in renewed.of("Renew what is due").values()} == {"none"}, renewed.output
@@ -447,5 +447,5 @@ def test_a_production_line(machines: Fleet, simulator: RunningSimulator, tmp_pat
         root = machines.root(gateway)
         assert (root / "tmp/corrections.key").read_text() == (root / CURRENT / "client.key").read_text()
         assert started(machines, gateway) == 1
-        thing = done.of("Ensure the credentials of the store")[host]["thing"]
+        thing = done.of("Install the credentials of the store")[host]["thing"]
         assert thing["hardware_id"] == site.hardware_id(host)

@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.history import parse_things
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy, provision, retirement, rollback
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.order import Order, Outcome, Runtime, Target
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import retirement, rollback
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Desired, Platform, Runtime, Target
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.ensure import ensure_absent, ensure_present
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.observe import Observed, look
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.outcome import Outcome
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.renewal import RenewalPolicy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory
 from ansible_collections.thingstream.ztp.tests.unit.support import run_locally
 from simulator.client import RunningSimulator
 
@@ -58,54 +62,55 @@ class Life:
             nonce=lambda: f"life{next(self.numbers)}",
             encrypt=None,
             decrypt=bytes,
-            prove=lambda _credentials: None,
+            verify=lambda _credentials: None,
         )
 
-    def target(self, **consumers: Any) -> Target:
-        layout = Layout(str(self.directory / "gateway"), secret_mode=0o640, public_mode=0o644, broker_ca=CA)
-        return Target(layout, 0o750, None, None, 2, gateway.Consumers(**consumers))
+    def target(self) -> Target:
+        layout = Layout(str(self.directory / "gateway"), secret_mode=0o640, broker_ca=CA)
+        return Target(layout, 0o750, None, None, 2)
 
-    def order(self, **wanted: Any) -> Order:
-        service = SERVICES[self.service]
-        return Order(
-            service=service,
-            wanted=policy.Wanted(
-                **{"service": self.service, "hardware_id": str(self.directory), "renew_spread_days": 7, **wanted}
-            ),
-            target=self.target(),
-            token=self.token,
+    def desired(self, *, hardware_id: str | None = None, delivery: str | None = None, **renewal: Any) -> Desired:
+        return Desired(
+            service=SERVICES[self.service],
+            host="life",
+            hardware_id=hardware_id or str(self.directory),
             given_name="life",
-            tags=None,
-            field_map={},
+            target=self.target(),
+            renewal=RenewalPolicy.parse(**renewal),
+            delivery=delivery,
+        )
+
+    def source(self, desired: Desired) -> Platform:
+        return Platform(
+            token=self.token,
             endpoint=api.Endpoint(
-                url=self.simulator.url + service.path,
-                validate_certs=True,
+                url=self.simulator.url + desired.service.path,
                 ca_path=str(self.simulator.ca_path),
-                client_cert=None,
-                client_key=None,
-                proxy=None,
                 timeout=20,
                 retries=0,
             ),
-            repeatable=service.repeatable,
+            tags=None,
             activation_timeout=0,
-            spool_place=spool.location(str(self.directory / "spool"), self.service, str(self.directory), "life"),
+            place=directory.location(str(self.directory / "spool"), self.service, desired.hardware_id, "life"),
         )
+
+    def look(self) -> Observed:
+        return look(self.target(), self.runtime())
 
     def pass_days(self, days: float) -> None:
         self.day += days
         self.simulator.set_clock_offset(self.day * 86400)
 
-    def run(self, order: Order) -> Outcome:
-        outcome = provision.ensure_present(order, self.runtime())
+    def run(self, desired: Desired) -> Outcome:
+        outcome = ensure_present(desired, self.source(desired), self.runtime())
         if outcome.action != "none":
             self.happened.append((round(self.day), outcome.action, outcome.reason))
         return outcome
 
-    def live(self, days: int, order: Order, every: int = 1) -> None:
+    def live(self, days: int, desired: Desired, every: int = 1) -> None:
         """One run every day, or every so many days."""
         for _day in range(0, days, every):
-            self.run(order)
+            self.run(desired)
             self.pass_days(every)
 
     @property
@@ -131,12 +136,10 @@ def life(simulator: RunningSimulator, tmp_path: Path) -> Iterator[Life]:
 
 
 def test_years_of_keys_and_certificates(life: Life) -> None:
-    order = life.order(renew_before="10%")
-    life.run(order)
-    due_at = policy.renewal_due_at(provision.look(order.target, life.runtime()).record or {}, order.wanted)
-    assert due_at is not None
+    desired = life.desired(renew_before="10%")
+    life.run(desired)
     for _day in range(630):
-        outcome = life.run(order)
+        outcome = life.run(desired)
         assert life.keys_cover(), f"the gateway stands without a key on day {life.day}"
         assert outcome.due_at is not None
         assert outcome.due_at > life.now()
@@ -147,65 +150,66 @@ def test_years_of_keys_and_certificates(life: Life) -> None:
     assert len(life.simulator.things(hardware_id=str(life.directory))) == 1
 
     # 10 % before the end of its 730 days the certificate is due; the platform has no other one until somebody acts
-    certificates = {outcome.thing["fingerprint_sha256"] for outcome in [life.run(order)] if outcome.thing}
+    certificates = {outcome.thing["fingerprint_sha256"] for outcome in [life.run(desired)] if outcome.thing}
     life.happened.clear()
     before = life.simulator.things(hardware_id=str(life.directory))[0]
     life.pass_days(730 - life.day - 73)
-    assert life.run(order).reason == "expiring"
+    assert life.run(desired).reason == "expiring"
     # the profile creates a new Thing: what happens in the portal when the old one is removed
     life.token = life.simulator.put_profile(
         "life", service="pointperfect", simulator={"certificate_days": 730, "new_thing_on_repeat": True}
     )
-    outcome = life.run(life.order(renew_before="10%"))
+    life.pass_days(1)
+    outcome = life.run(life.desired(renew_before="10%"))
     assert (outcome.action, outcome.reason) == ("renewed", "expiring")
     assert outcome.thing is not None
     assert outcome.thing["fingerprint_sha256"] not in certificates
     assert [entry["client_id"] for entry in outcome.thing["retired"]] == [before["client_id"]]
-    assert life.run(life.order(renew_before="10%")).action == "none"
+    assert life.run(life.desired(renew_before="10%")).action == "none"
 
 
 def test_a_renewal_that_is_refused_leaves_what_works(life: Life) -> None:
-    order = life.order(renew_before="30")
-    first = life.run(order)
+    desired = life.desired(renew_before="30")
+    first = life.run(desired)
     life.pass_days(720)
     (thing,) = life.simulator.things(hardware_id=str(life.directory))
     life.simulator.deactivate(thing["id"])
     for _day in range(3):
         with pytest.raises(ProvisioningError) as caught:
-            life.run(order)
+            life.run(desired)
         assert caught.value.code == "no_plan"
-        held = provision.look(order.target, life.runtime())
-        assert held.current == first.generation
-        assert not held.leftovers
+        bundle = life.look().gateway.bundle
+        assert bundle.current == first.generation
+        assert not bundle.leftovers
         life.pass_days(1)
     life.simulator.activate(thing["id"])
-    assert life.run(order).reason == "expiring"
+    assert life.run(desired).reason == "expiring"
 
 
 def test_passwords_are_renewed_by_age(life: Life) -> None:
     """CloudLocate: no date, every renewal another Thing, and a list that somebody works through once a year."""
     life.service = "cloudlocate"
     life.token = life.simulator.put_profile("life", service="cloudlocate")
-    order = life.order(max_age_days=90, renew_spread_days=0)
-    life.live(364, order, every=2)
+    desired = life.desired(max_age=90, renew_spread=0)
+    life.live(364, desired, every=2)
     assert life.happened == [
         (0, "created", "absent"),
         *((day, "renewed", "max_age") for day in (90, 180, 270, 360)),
     ]
     things = [thing["client_id"] for thing in life.simulator.things(hardware_id=str(life.directory))]
-    held = provision.look(order.target, life.runtime())
-    assert held.record is not None
-    assert [entry["client_id"] for entry in held.record["retired"]] == things[:-1]
+    thing = life.run(desired).thing
+    assert thing is not None
+    assert [entry["client_id"] for entry in thing["retired"]] == things[:-1]
 
-    assert retirement.ensure_retired(order.target, life.runtime(), held.record["retired"][:2]).changed
-    back = rollback.ensure_rolled_back(order.target, life.runtime(), None)
+    assert retirement.ensure_retired(life.target(), life.runtime(), parse_things(thing["retired"][:2])).changed
+    back = rollback.ensure_rolled_back(life.target(), life.runtime(), None)
     assert back.thing is not None
     assert back.thing["client_id"] == things[-2]
     assert [entry["client_id"] for entry in back.thing["retired"]] == [things[2], things[-1]]
-    removed = provision.ensure_absent(order, life.runtime())
+    removed = ensure_absent(desired, life.source(desired), life.runtime())
     assert removed.thing is not None
     assert {entry["client_id"] for entry in removed.thing["retired"]} == set(things[2:])
-    again = life.run(order)
+    again = life.run(desired)
     assert again.action == "created"
     assert again.thing is not None
     assert {entry["client_id"] for entry in again.thing["retired"]} == set(things[2:])
@@ -214,9 +218,9 @@ def test_passwords_are_renewed_by_age(life: Life) -> None:
 def test_credentials_without_a_date_that_the_platform_confirms(life: Life) -> None:
     """PointPerfect over NTRIP: asked once per age, not every day."""
     life.token = life.simulator.put_profile("life", service="pointperfect", format="RTCM")
-    order = life.order(max_age_days=60, renew_spread_days=0)
+    desired = life.desired(max_age=60, renew_spread=0)
     life.simulator.clear_requests()
-    life.live(240, order, every=3)
+    life.live(240, desired, every=3)
     assert [action for _day, action, _reason in life.happened] == ["created", "unchanged", "unchanged", "unchanged"]
     assert life.gaps == [60, 60, 60]
     assert len(life.simulator.requests(hardware_id=str(life.directory))) == 4
@@ -228,12 +232,12 @@ def test_a_fleet_is_spread_over_its_days(life: Life) -> None:
     lives = [replace(life, directory=life.directory / str(number), happened=[]) for number in range(12)]
     for one in lives:
         one.directory.mkdir()
-        one.run(one.order())
+        one.run(one.desired())
     for _day in range(45):
         life.pass_days(1)
         for one in lives:
             one.day = life.day
-            if one.run(one.order()).action == "refreshed":
+            if one.run(one.desired()).action == "refreshed":
                 days.setdefault(str(one.directory), round(one.day))
     assert len(days) == len(lives)
     assert len(set(days.values())) > 3
@@ -241,16 +245,16 @@ def test_a_fleet_is_spread_over_its_days(life: Life) -> None:
 
 
 def test_from_mqtt_to_ntrip_and_back(life: Life) -> None:
-    first = life.run(life.order())
+    first = life.run(life.desired())
     assert first.thing is not None
     life.pass_days(40)
     with pytest.raises(ProvisioningError) as caught:
-        life.run(life.order(delivery="ntrip"))
+        life.run(life.desired(delivery="ntrip"))
     assert caught.value.code == "wrong_delivery"
     life.token = life.simulator.put_profile(
         "moved", service="pointperfect", format="RTCM", simulator={"new_thing_on_repeat": True}
     )
-    moved = life.run(life.order(delivery="ntrip", hardware_id=f"{life.directory}-moved"))
+    moved = life.run(life.desired(delivery="ntrip", hardware_id=f"{life.directory}-moved"))
     assert (moved.action, moved.reason) == ("renewed", "service_changed")
     assert moved.thing is not None
     assert moved.thing["delivery"] == ["ntrip"]
@@ -262,10 +266,10 @@ def test_from_mqtt_to_ntrip_and_back(life: Life) -> None:
 
 
 def test_nothing_due_is_one_command(life: Life) -> None:
-    order = life.order()
-    life.run(order)
+    desired = life.desired()
+    life.run(desired)
     life.commands = 0
     life.simulator.clear_requests()
-    life.live(7, order)
+    life.live(7, desired)
     assert life.simulator.requests() == []
     assert life.commands == 7

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from gateways.fleet import END_SESSION, Fleet
-from integration.ansible_run import Run, plain, run_playbook
+from integration.ansible_run import Run, plain, run_playbook, spool_files
 from simulator.client import RunningSimulator
 
 HOSTS = ["bb1", "gw1", "gw2", "gw3"]
@@ -33,6 +33,7 @@ class Site:
     simulator: RunningSimulator
     work: Path
     variables: dict[str, Any]
+    inventory: Path | None = None
 
     def run(self, playbook: str, *arguments: str, **variables: Any) -> Run:
         """Runs a playbook of the collection; ``variables`` without their prefix."""
@@ -41,7 +42,7 @@ class Site:
         file.write_text(yaml.safe_dump(plain({**self.variables, **own})))
         return run_playbook(
             self.work,
-            self.gateways.inventory,
+            self.inventory or self.gateways.inventory,
             "-e",
             f"@{file}",
             *arguments,
@@ -239,7 +240,7 @@ def test_one_failure_in_a_batch_stops_the_rotation(site: Site) -> None:
 def test_rotation_that_does_not_happen(site: Site, simulator: RunningSimulator) -> None:
     """A profile that returns the existing credentials."""
     token = simulator.put_profile("same", service="cloudlocate", simulator={"new_thing_on_repeat": False})
-    same = {"token": token, "hardware_id": "{{ 'same-' ~ inventory_hostname }}", "repeatable": True}
+    same = {"token": token, "hardware_id": "{{ 'same-' ~ inventory_hostname }}"}
     assert site.run("provision", **same).status == 0
     before = site.client_ids()
     site.age(HOSTS)
@@ -249,7 +250,7 @@ def test_rotation_that_does_not_happen(site: Site, simulator: RunningSimulator) 
     assert {result["error_code"] for result in results.values()} == {"not_rotated"}
     assert all("profile" in result["msg"] for result in results.values())
     assert site.client_ids() == before
-    assert list((site.work / "spool").iterdir()) == []
+    assert spool_files(site.work / "spool") == []
 
 
 def test_rollback(site: Site) -> None:
@@ -277,21 +278,8 @@ def test_rollback(site: Site) -> None:
     assert site.simulator.requests() == []
 
 
-def test_retire(site: Site) -> None:
-    mark = "Mark the Thing as deactivated"
-    assert site.run("provision").status == 0
-    old = site.client_ids()
-    assert site.run("provision", "--limit", "gw1,bb1", force=True).status == 0
-    listed = site.run("retire")
-    assert listed.status == 0, listed.output
-    report = json.loads((site.work / "thingstream-retired.json").read_text())
-    assert {entry["host"]: entry["client_id"] for entry in report} == {host: old[host] for host in ("bb1", "gw1")}
-    assert {entry["hardware_id"] for entry in report} == {"site-bb1", "site-gw1"}
-    lines = (site.work / "thingstream-retired.csv").read_text().splitlines()
-    assert lines[0] == "client_id,hardware_id,service,given_name,since,host,path"
-    assert len(lines) == 3
-    assert listed.of(mark) == {}  # without tasks nothing is marked
-
+def deactivation(site: Site) -> Path:
+    """Write a task file that deactivates a Thing on the simulated platform."""
     thing = f"{site.simulator.url}/simulator/things/{{{{ thingstream_retired.client_id.split(':') | last }}}}"
     tasks = site.work / "deactivate.yml"
     tasks.write_text(
@@ -311,6 +299,25 @@ def test_retire(site: Site) -> None:
             ]
         )
     )
+    return tasks
+
+
+def test_retire(site: Site) -> None:
+    mark = "Mark the Thing as deactivated"
+    assert site.run("provision").status == 0
+    old = site.client_ids()
+    assert site.run("provision", "--limit", "gw1,bb1", force=True).status == 0
+    listed = site.run("retire")
+    assert listed.status == 0, listed.output
+    report = json.loads((site.work / "thingstream-retired.json").read_text())
+    assert {entry["host"]: entry["client_id"] for entry in report} == {host: old[host] for host in ("bb1", "gw1")}
+    assert {entry["hardware_id"] for entry in report} == {"site-bb1", "site-gw1"}
+    lines = (site.work / "thingstream-retired.csv").read_text().splitlines()
+    assert lines[0] == "client_id,hardware_id,service,given_name,since,host,path,login_sha256,from_ledger"
+    assert len(lines) == 3
+    assert listed.of(mark) == {}  # without tasks nothing is marked
+
+    tasks = deactivation(site)
     active = {thing["client_id"] for thing in site.simulator.things(profile="playbooks", status="active")}
     assert set(old.values()) <= active
     check = site.run("retire", "--check", retire_tasks=tasks)
@@ -358,6 +365,50 @@ def test_nobody_retires_what_another_gateway_uses(site: Site) -> None:
     report = json.loads((site.work / "thingstream-audit.json").read_text())
     assert len(report["conflicts"]) == 2
     assert report["retired"] == []
+
+
+def test_things_of_gateways_that_are_gone(site: Site) -> None:
+    """gw1 is wiped, gw2 leaves the inventory, and gw3 is unreachable for a while."""
+    mark = "Mark the Thing as deactivated"
+    assert site.run("provision").status == 0
+    ids = site.client_ids()
+    shutil.rmtree(site.path("gw1"))
+    lines = site.gateways.inventory.read_text().splitlines()
+    remaining = [line for line in lines if not line.startswith("gw2 ")]
+    reduced = replace(site, inventory=site.work / "reduced.ini")
+    unreachable = replace(site, inventory=site.work / "unreachable.ini")
+    (site.work / "reduced.ini").write_text("\n".join(remaining))
+    away = ["gw3 ansible_host=127.0.1.250" if line.startswith("gw3 ") else line for line in remaining]
+    (site.work / "unreachable.ini").write_text("\n".join(away))
+
+    assert unreachable.run("audit").status == 2
+    report = audited(site)
+    assert {row["host"]: (row["status"], row["client_id"]) for row in report["ledger"]} == {
+        "gw1": ("missing", ids["gw1"]),
+        "gw2": ("removed", ids["gw2"]),
+        "gw3": ("unreachable", ids["gw3"]),
+    }
+    assert {(entry["host"], entry["from_ledger"]) for entry in report["retired"]} == {("gw1", True), ("gw2", True)}
+
+    tasks = deactivation(site)
+    assert changed(reduced.run("retire", "--check", retire_tasks=tasks), mark) == {"gw1": True}
+    listed = reduced.run("retire", retire_tasks=tasks)
+    assert changed(listed, mark) == {"gw1": True}
+    assert "name them in thingstream_removed_hosts: gw2" in listed.output
+    active = {thing["client_id"] for thing in site.simulator.things(profile="playbooks", status="active")}
+    assert set(ids.values()) & active == {ids["bb1"], ids["gw2"], ids["gw3"]}
+    other = reduced.run("retire", "-e", "thingstream_removed_hosts=gw,gw22", retire_tasks=tasks)
+    assert (other.status, other.of(mark)) == (0, {})
+    assert reduced.run("retire", "-e", "thingstream_removed_hosts=gw2", retire_tasks=tasks).status == 0
+    active = {thing["client_id"] for thing in site.simulator.things(profile="playbooks", status="active")}
+    assert set(ids.values()) & active == {ids["bb1"], ids["gw3"]}
+    again = reduced.run("retire", "-e", "thingstream_removed_hosts=gw2", retire_tasks=tasks)
+    assert (again.status, again.of(mark)) == (0, {})
+    assert json.loads((site.work / "thingstream-retired.json").read_text()) == []
+    # Things that no gateway lists are not those that are in use
+    assert {host: site.record(host)["client_id"] for host in ("bb1", "gw3")} == {
+        host: ids[host] for host in ("bb1", "gw3")
+    }
 
 
 def test_tasks_that_fail_leave_the_thing_on_the_list(site: Site) -> None:
@@ -439,7 +490,7 @@ def test_audit(site: Site) -> None:
 
 def test_an_audit_compares_with_what_the_fleet_wants(site: Site) -> None:
     """Modes, owner, group and path of the inventory are no drift; other ones are."""
-    wishes = {"directory_mode": "0751", "secret_mode": "0600", "public_mode": "0444", "owner": "consumer"}
+    wishes = {"directory_mode": "0751", "secret_mode": "0600", "owner": "consumer"}
     wishes = {**wishes, "group": "consumer", "path": "/etc/thingstream/elsewhere"}
     assert site.run("provision", **wishes).status == 0
     assert site.run("audit", **wishes).status == 0
@@ -464,7 +515,7 @@ def test_an_audit_tells_what_it_could_not_see(site: Site) -> None:
     assert run.status == 2, run.output
     (end,) = run.of("Write the report").values()
     assert end["error_code"] == "audit_incomplete"
-    assert "2 of 5 gateways could not be seen (a-gone, gw2)" in end["msg"]
+    assert "2 of 5 gateways were not seen (a-gone, gw2)" in end["msg"]
     (metrics / "thingstream-audit.prom").rename(site.work / "thingstream-audit.prom")
     report = audited(site)
     seen = dict.fromkeys(HOSTS, "in_order")
@@ -528,7 +579,7 @@ def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -
         assert [entry["client_id"] for entry in record["retired"]] == [old[host]]
         assert "THINGSTREAM_NTRIP_PASSWORD=" in (flex.path(host) / "current/credentials.env").read_text()
         assert not (flex.path(host) / "current/client.key").exists()
-    assert list((site.work / "spool").iterdir()) == []
+    assert spool_files(site.work / "spool") == []
     for arguments in ([], ["--check"]):
         assert changed(flex.run("provision", *arguments, **moved), task) == NONE
     assert changed(flex.run("rollback"), "Roll back") == ALL
@@ -561,7 +612,7 @@ def test_the_connection_is_cut_right_after_the_switch(site: Site) -> None:
     assert site.current() == dict.fromkeys(HOSTS, "000001")
     for host in HOSTS:
         assert sorted(os.listdir(site.path(host) / "generations")) == ["000001", "000002-failed"]
-        assert sorted(os.listdir(site.path(host))) == ["current", "generations", "history.json"]
+        assert sorted(os.listdir(site.path(host))) == [".last-change", "current", "generations", "history.json"]
 
     again = site.run("provision")
     assert changed(again, "Ensure credentials") == ALL

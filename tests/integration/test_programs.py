@@ -29,10 +29,9 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout, _env
 from ansible_collections.thingstream.ztp.tests.unit.support import parse, rtcm
 from integration.ansible_run import Run, run_playbook, write_inventory
-from integration.broker import Broker, running_broker, simulate
+from integration.broker import PROGRAMS, Broker, running_broker, simulate
 from integration.programs import (
     DOCUMENTED,
-    PROGRAMS,
     RTCM,
     Network,
     blocks,
@@ -436,7 +435,7 @@ def received(output: Path, seconds: float = 15) -> bool:
 def unit_command(section: str) -> str:
     """The command of a documented unit as a shell would write it: systemd takes one of two dollars away."""
     (command,) = re.findall("^ExecStart=(.*)$", blocks(section, "ini")[0], re.M)
-    return command.replace("$$", "$")
+    return str(command).replace("$$", "$")
 
 
 def test_str2str_and_gpsd(rover: tuple[Site, int, str, str], tmp_path: Path) -> None:
@@ -536,7 +535,7 @@ def test_the_environment_file_is_read_by_systemd(tmp_path: Path, password: str) 
     """
     program("systemd-analyze")
     generator = "/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator"
-    (file,) = _env(parse(rtcm(password=password)), Layout("/x", 0o600, 0o644, "")).values()
+    (file,) = _env(parse(rtcm(password=password)), Layout("/x", 0o600, "")).values()
     (tmp_path / "environment.d").mkdir()
     (tmp_path / "environment.d" / "credentials.conf").write_bytes(file.content)
     done = subprocess.run(

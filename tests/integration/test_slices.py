@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import report
-from integration.ansible_run import PROJECT, plain
-from integration.test_secrets import found_in_files
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import summary as fleet_summary
+from integration.ansible_run import PROJECT, plain, spool_files
+from integration.leaks import found_in_files
 from simulator.client import RunningSimulator
 
 FLEET = [f"gateway-{number:02}" for number in range(1, 9)]
@@ -92,9 +92,9 @@ class Controller:
             check=False,
         ).returncode
         found = [json.loads(path.read_text()) for path in (private / "artifacts" / "it" / "job_events").glob("*.json")]
-        statistics = [event["event_data"] for event in found if event["event"] == "playbook_on_stats"]
+        ended = [event["event_data"] for event in found if event["event"] == "playbook_on_stats"]
         results = [event["event_data"] for event in found if event["event"].startswith("runner_on_")]
-        return Job(status, private, *statistics, results=results)
+        return Job(status, private, ended[0] if ended else {}, results)
 
     def records(self, fleet: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What each gateway has, without what differs between two Things."""
@@ -168,12 +168,12 @@ def published(jobs: Sequence[Job]) -> dict[str, Any]:
 def total(jobs: Sequence[Job]) -> dict[str, Any]:
     """The sum of the slices, found as that next node can find it."""
     names = [name for name in published(jobs) if name.startswith("thingstream_summary_")]
-    return report.total([published(jobs)[name] for name in names])
+    return fleet_summary.total([published(jobs)[name] for name in names])
 
 
 def counts(summary: Mapping[str, Any]) -> dict[str, int]:
     """What is not zero in a summary."""
-    return {name: summary[name] for name in report.COUNTS if summary[name]}
+    return {name: summary[name] for name in fleet_summary.COUNTS if summary[name]}
 
 
 def test_slices_do_what_one_run_does(controller: Controller) -> None:
@@ -192,13 +192,13 @@ def test_slices_do_what_one_run_does(controller: Controller) -> None:
         assert alone.summary is not None
         assert counts(alone.summary) == counts(total(jobs)) == expected
         assert total(jobs)["reasons"] == alone.summary["reasons"]
-        assert total(jobs) == report.total([job.summary for job in jobs if job.summary])
+        assert total(jobs) == fleet_summary.total([job.summary for job in jobs if job.summary])
         assert controller.records(sliced) == controller.records(whole)
         assert len(controller.simulator.requests()) == 2 * expected.get("due", 0)
     for profile in ("slices-whole", "slices-sliced"):
         things = controller.simulator.things(profile=profile)
         assert sorted(thing["hardware_id"] for thing in things) == sorted([f"slices-{host}" for host in FLEET] * 2)
-    assert list((controller.work / "spool").iterdir()) == []
+    assert spool_files(controller.work / "spool") == []
 
     audits = controller.run("audit", "thingstream.ztp.audit", 2, sliced)
     reports = [json.loads((job.private / "project" / "thingstream-audit.json").read_text()) for job in audits]

@@ -20,9 +20,13 @@ from typing import Any
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.credentials import Credentials
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify import verification
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verification import Proof, Trial, prove
-from ansible_collections.thingstream.ztp.tests.unit.support import assert_no_secret, make_pair, parse
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify import connection, mqtt
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verification import (
+    Verification,
+    VerifySettings,
+    verify,
+)
+from ansible_collections.thingstream.ztp.tests.unit.support import Pair, assert_no_secret, make_pair, parse
 from cryptography.hazmat.primitives.asymmetric import ec
 from integration.broker import PLAIN, PROGRAMS, Broker, running_broker, simulate
 from simulator import pki
@@ -41,9 +45,9 @@ def start(simulator: RunningSimulator, tmp_path: Path) -> Start:
 
 
 @pytest.fixture
-def trial(simulator: RunningSimulator) -> Trial:
+def settings(simulator: RunningSimulator) -> VerifySettings:
     authority = simulator.ca_path.read_text()
-    return Trial(timeout=5, position=None, broker_ca=authority, caster_ca_path=str(simulator.ca_path))
+    return VerifySettings(timeout=5, position=None, broker_ca=authority, caster_ca_path=str(simulator.ca_path))
 
 
 def credentials_of(
@@ -55,9 +59,9 @@ def credentials_of(
     return replace(parse(response, service, now=datetime.now(timezone.utc)), port=port)
 
 
-def fails(credentials: Credentials, trial: Trial) -> ProvisioningError:
+def fails(credentials: Credentials, settings: VerifySettings) -> ProvisioningError:
     with pytest.raises(ProvisioningError) as caught:
-        prove(credentials, trial)
+        verify(credentials, settings)
     secrets = (credentials.username, credentials.password, (credentials.private_key or "").splitlines()[1:2])
     assert_no_secret(caught.value, also=tuple(str(secret) for secret in secrets if secret))
     assert f"{credentials.host}:{credentials.port}" in caught.value.message
@@ -67,11 +71,11 @@ def fails(credentials: Credentials, trial: Trial) -> ProvisioningError:
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.TLSVersion]:
     """Each version of TLS in turn. It is the client that is bound to one: mosquitto only knows a lowest version."""
-    trusting, connect = verification._trusting, verification._open
+    tls_context, connect = connection.tls_context, connection.open_connection
     negotiated: set[str | None] = set()
 
     def bound(*arguments: Any, **options: Any) -> ssl.SSLContext:
-        context = trusting(*arguments, **options)
+        context = tls_context(*arguments, **options)
         context.minimum_version = context.maximum_version = request.param
         return context
 
@@ -80,27 +84,27 @@ def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         negotiated.add(connection.version() if isinstance(connection, ssl.SSLSocket) else None)
         return connection
 
-    monkeypatch.setattr(verification, "_trusting", bound)
-    monkeypatch.setattr(verification, "_open", watched)
+    monkeypatch.setattr(mqtt, "tls_context", bound)
+    monkeypatch.setattr(mqtt, "open_connection", watched)
     yield request.param
     assert negotiated <= {request.param.name.replace("_", ".")}
 
 
 def test_a_certificate_is_accepted(
-    simulator: RunningSimulator, start: Start, trial: Trial, version: ssl.TLSVersion
+    simulator: RunningSimulator, start: Start, settings: VerifySettings, version: ssl.TLSVersion
 ) -> None:
     with start(MUTUAL) as broker:
         credentials = credentials_of(simulator, broker.port, "accepted")
-        assert prove(credentials, trial) == [Proof("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
+        assert verify(credentials, settings) == [Verification("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
         assert broker.log(f"as {credentials.client_id} (p2, c1, k30, u'{credentials.client_id}')")
         assert broker.log(f"Client {credentials.client_id} disconnected.")  # politely, that is
 
 
 def test_a_certificate_of_a_foreign_ca_is_refused(
-    simulator: RunningSimulator, start: Start, trial: Trial, tmp_path: Path, version: ssl.TLSVersion
+    simulator: RunningSimulator, start: Start, settings: VerifySettings, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     """A CA with another name, and one that has taken the name of the right one."""
-    stranger = make_pair(ec.generate_private_key(ec.SECP256R1()), **_lifetime())
+    stranger = _valid_today("stranger")
     (tmp_path / "impostor").mkdir()
     pki.create_authority(tmp_path / "impostor")
     key = pki.new_key_pair()
@@ -113,29 +117,29 @@ def test_a_certificate_of_a_foreign_ca_is_refused(
             (stranger.certificate, stranger.private_key),
             (forged, key.private_key),
         ):
-            error = fails(replace(right, certificate=certificate, private_key=private_key), trial)
+            error = fails(replace(right, certificate=certificate, private_key=private_key), settings)
             assert (error.code, "certificate" in error.message) == ("credentials_refused", True)
-        assert prove(right, trial)
+        assert verify(right, settings)
 
 
 def test_a_revoked_certificate_is_refused(
-    simulator: RunningSimulator, start: Start, trial: Trial, tmp_path: Path, version: ssl.TLSVersion
+    simulator: RunningSimulator, start: Start, settings: VerifySettings, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     revoked, valid = (credentials_of(simulator, 8883, f"{version.name}-{name}") for name in ("revoked", "valid"))
     simulator.deactivate(str(revoked.client_id).removeprefix("device:"))
     simulate("crl", simulator.directory, tmp_path / "crl.pem")
     with start(f"{MUTUAL}crlfile {tmp_path / 'crl.pem'}\n") as broker:
-        error = fails(replace(revoked, port=broker.port), trial)
+        error = fails(replace(revoked, port=broker.port), settings)
         assert (error.code, "REVOKED" in error.message) == ("credentials_refused", True)
-        assert prove(replace(valid, port=broker.port), trial)
+        assert verify(replace(valid, port=broker.port), settings)
 
 
 def test_a_broker_that_wants_a_certificate_where_there_is_none(
-    simulator: RunningSimulator, start: Start, trial: Trial, version: ssl.TLSVersion
+    simulator: RunningSimulator, start: Start, settings: VerifySettings, version: ssl.TLSVersion
 ) -> None:
     """Only TLS 1.3 has a word for that."""
     with start(MUTUAL) as broker:
-        error = fails(credentials_of(simulator, broker.port, "bare", "cloudlocate"), trial)
+        error = fails(credentials_of(simulator, broker.port, "bare", "cloudlocate"), settings)
     assert error.code == ("credentials_refused" if version is ssl.TLSVersion.TLSv1_3 else "tls")
 
 
@@ -156,20 +160,20 @@ def password_file(tmp_path: Path) -> Callable[[Credentials], str]:
 
 
 def test_a_password(
-    simulator: RunningSimulator, start: Start, trial: Trial, password_file: Callable[[Credentials], str]
+    simulator: RunningSimulator, start: Start, settings: VerifySettings, password_file: Callable[[Credentials], str]
 ) -> None:
     credentials = credentials_of(simulator, 8883, "password", "cloudlocate")
     with start(password_file(credentials)) as broker:
         right = replace(credentials, port=broker.port)
-        assert prove(right, trial) == [Proof("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
+        assert verify(right, settings) == [Verification("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
         for wrong in (replace(right, password="wrong"), replace(right, username="nobody")):
-            assert fails(wrong, trial).code == "credentials_refused"
+            assert fails(wrong, settings).code == "credentials_refused"
 
 
 def test_a_password_without_tls(
     simulator: RunningSimulator,
     start: Start,
-    trial: Trial,
+    settings: VerifySettings,
     password_file: Callable[[Credentials], str],
 ) -> None:
     try:
@@ -178,28 +182,30 @@ def test_a_password_without_tls(
         pytest.skip(f"port 1883, the only one without TLS, is taken: {reason}")
     credentials = credentials_of(simulator, PLAIN[1], "plain", "cloudlocate", host=PLAIN[0])
     with start(password_file(credentials), PLAIN):
-        assert prove(credentials, trial) == [Proof("mqtt", *PLAIN, tls=False, data=False)]
-        assert fails(replace(credentials, password="wrong"), trial).code == "credentials_refused"
+        assert verify(credentials, settings) == [Verification("mqtt", *PLAIN, tls=False, data=False)]
+        assert fails(replace(credentials, password="wrong"), settings).code == "credentials_refused"
 
 
-def test_a_broker_that_is_not_trusted(simulator: RunningSimulator, start: Start, trial: Trial) -> None:
-    stranger = make_pair(ec.generate_private_key(ec.SECP256R1()), "stranger", authority=True, **_lifetime())
+def test_a_broker_that_is_not_trusted(simulator: RunningSimulator, start: Start, settings: VerifySettings) -> None:
+    stranger = _valid_today("stranger", authority=True)
     with start(MUTUAL) as broker:
         credentials = credentials_of(simulator, broker.port, "untrusted")
-        error = fails(credentials, replace(trial, broker_ca=stranger.certificate))
+        error = fails(credentials, replace(settings, broker_ca=stranger.certificate))
         assert (error.code, "certificate" in error.message) == ("tls", True)
         other_name = replace(credentials, host="127.0.0.2")
     with start(MUTUAL, ("127.0.0.2", 0)) as broker:
-        assert fails(replace(other_name, port=broker.port), trial).code == "tls"
+        assert fails(replace(other_name, port=broker.port), settings).code == "tls"
 
 
-def test_a_broker_that_is_gone(simulator: RunningSimulator, start: Start, trial: Trial) -> None:
+def test_a_broker_that_is_gone(simulator: RunningSimulator, start: Start, settings: VerifySettings) -> None:
     with start(MUTUAL) as broker:
         credentials = credentials_of(simulator, broker.port, "gone")
-    assert fails(credentials, trial).code == "unreachable"
+    assert fails(credentials, settings).code == "unreachable"
 
 
-def _lifetime() -> dict[str, datetime]:
-    """The day of the test, by the real clock."""
+def _valid_today(name: str, *, authority: bool = False) -> Pair:
+    """Return a self-signed pair that is valid on the day of the test, by the real clock."""
     today = datetime.now(timezone.utc).replace(hour=0, minute=0)
-    return {"not_before": today, "not_after": today.replace(year=today.year + 2, day=1)}
+    end = today.replace(year=today.year + 2, day=1)
+    key = ec.generate_private_key(ec.SECP256R1())
+    return make_pair(key, name, authority=authority, not_before=today, not_after=end)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Credentials are proven by playbooks: those in use, and new ones before a gateway gets them."""
+"""Playbooks verify credentials: those in use, and new ones before a gateway gets them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.tests.unit.support import serving
-from integration.ansible_run import Run, run_playbook, write_inventory
+from integration.ansible_run import Run, run_playbook, spool_files, write_inventory
 from integration.broker import running_broker, simulate
 from simulator.client import RunningSimulator
 
@@ -38,7 +38,7 @@ class Gateway:
 
     @property
     def spool(self) -> list[Path]:
-        return list((self.work / "spool").iterdir())
+        return spool_files(self.work / "spool")
 
     @property
     def current(self) -> Path:
@@ -65,10 +65,10 @@ def test_the_pair_in_use(gateway: Gateway, simulator: RunningSimulator, tmp_path
         assert broker.log(client_id), "it was really used before the switch"
 
         check = gateway.run("verify", "--check", **options)
-        assert check.values("proofs") == {"one": []}, check.output
-        proven = gateway.run("verify", **options, verify={"timeout": 5})
-        assert proven.values("changed") == {"one": False}, proven.output
-        assert proven.hosts["one"]["proofs"] == [
+        assert check.values("verifications") == {"one": []}, check.output
+        verified = gateway.run("verify", **options, verify={"timeout": 5})
+        assert verified.values("changed") == {"one": False}, verified.output
+        assert verified.hosts["one"]["verifications"] == [
             {"delivery": "mqtt", "host": "127.0.0.1", "port": broker.port, "tls": True, "data": False}
         ]
     (thing,) = simulator.things(hardware_id=gateway.name)
@@ -77,26 +77,26 @@ def test_the_pair_in_use(gateway: Gateway, simulator: RunningSimulator, tmp_path
     with running_broker(simulator, work, mutual) as broker:
         refused = gateway.run("verify", **{**options, "field_map": {"port": f"`{broker.port}`"}})
     assert refused.values("error_code") == {"one": "credentials_refused"}, refused.output
-    # and without anybody there, it is the network
+    # without a broker, it is the network
     gone = gateway.run("verify", **{**options, "field_map": {"port": f"`{broker.port}`"}})
     assert gone.values("error_code") == {"one": "unreachable"}, gone.output
 
 
 def test_what_does_not_work_is_never_activated(gateway: Gateway, simulator: RunningSimulator, tmp_path: Path) -> None:
-    """CloudLocate with a broker that knows the first Thing only: the answer waits until the broker knows the second."""
+    """The response of CloudLocate waits until the broker, which knows the first Thing only, also knows the second."""
     work = tmp_path / "broker"
     work.mkdir()
     passwords = work / "passwords"
     passwords.touch()
     token = simulator.put_profile("login", service="cloudlocate", simulator={"host": "127.0.0.1", "port": 8883})
-    options = {"service": "cloudlocate", "token": token}
+    options: dict[str, Any] = {"service": "cloudlocate", "token": token}
     assert gateway.run("provision", **options).values("action") == {"one": "created"}
     before = os.readlink(gateway.current)
     simulator.clear_requests()
     with running_broker(simulator, work, f"allow_anonymous false\npassword_file {passwords}") as broker:
         options["field_map"] = {"port": f"`{broker.port}`"}
-        proving = {**options, "force": True, "verify": {"when": "before_switch", "timeout": 5}}
-        run = gateway.run("provision", **proving)
+        verifying = {**options, "force": True, "verify": {"when": "before_switch", "timeout": 5}}
+        run = gateway.run("provision", **verifying)
         assert run.values("error_code") == {"one": "credentials_refused"}, run.output
         assert os.readlink(gateway.current) == before
         (kept,) = gateway.spool
@@ -108,8 +108,8 @@ def test_what_does_not_work_is_never_activated(gateway: Gateway, simulator: Runn
         check=True,
     )
     with running_broker(simulator, work, f"allow_anonymous false\npassword_file {passwords}") as broker:
-        proving["field_map"] = {"port": f"`{broker.port}`"}
-        again = gateway.run("provision", **proving)
+        verifying["field_map"] = {"port": f"`{broker.port}`"}
+        again = gateway.run("provision", **verifying)
     assert again.values("action") == {"one": "renewed"}, again.output
     assert len(simulator.requests()) == 1
     assert gateway.spool == []

@@ -122,7 +122,7 @@ def prepare(core: str, python: Path) -> Environment:
     venv, complete = directory / "venv", directory / "venv" / "complete"
     if not complete.exists():
         quiet([python, "-m", "venv", "--clear", venv])
-        pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         files = (PROJECT / "requirements.txt", PROJECT / "tests/integration/requirements.txt")
         quiet([*pip, "--no-compile", f"ansible-core~={core}.0", *(f"--requirement={file}" for file in files)])
         complete.touch()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every test of gateway.sh runs under dash, bash and BusyBox ash; the last with BusyBox's own tools."""
+"""Every test of the scripts runs under dash, bash and BusyBox ash; the last with BusyBox's own tools."""
 
 from __future__ import annotations
 

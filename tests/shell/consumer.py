@@ -7,6 +7,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
@@ -19,7 +20,7 @@ class Consumer:
 
     host: Host
     directory: Path
-    options: dict[str, str] = field(init=False)
+    options: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.directory.mkdir()
@@ -52,7 +53,7 @@ class Consumer:
         assert used == (current.read_bytes() if current.exists() else None)
 
 
-def failing(host: Host, marker: str = "bad", **options: object) -> str:
+def failing(host: Host, marker: str = "bad", **options: Any) -> str:
     """What an installation says whose consumers do not come back."""
     with pytest.raises(ProvisioningError) as caught:
         host.install(marker, **{"health_timeout": 1, **options})

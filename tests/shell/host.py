@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, preflight, protocol
+from ansible_collections.thingstream.ztp.tests.unit.states import altered
 
 SHELLS = ("dash", "bash", "busybox")
 DIRECTORY_MODE = 0o750
@@ -34,7 +35,6 @@ MODES: Mapping[str, int] = {
     "client.pem": 0o640,
     "ca.crt": 0o644,
 }
-UNREAD = {name: gateway.File(b"", mode) for name, mode in MODES.items()}
 PUBLIC = {name for name, mode in MODES.items() if mode & stat.S_IROTH}
 MODIFIED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -55,23 +55,23 @@ def change(
     reload_command: str | None = None,
     health_command: str | None = None,
     health_timeout: int = 5,
-) -> gateway.Change:
+) -> commands.Change:
     """How a path is changed, if not otherwise said."""
-    consumers = gateway.Consumers(reload_command, health_command, health_timeout)
-    return gateway.Change(directory_mode, keep, nonce or new_nonce(), consumers, history)
+    hooks = commands.Hooks(reload_command, health_command, health_timeout)
+    return commands.Change(directory_mode, keep, nonce or new_nonce(), hooks, history)
 
 
-def bundle(marker: str, contents: Mapping[str, bytes] | None = None) -> dict[str, gateway.File]:
+def bundle(marker: str, contents: Mapping[str, bytes] | None = None) -> dict[str, protocol.File]:
     """Files as the collection writes them; no two markers share any content, and the record holds every digest."""
     files = {
-        name: gateway.File(f"{name} of {marker}\n".encode() * 40, mode)
+        name: protocol.File(f"{name} of {marker}\n".encode() * 40, mode)
         for name, mode in MODES.items()
         if name != "thing.json"
     }
-    files.update({name: gateway.File(content, MODES[name]) for name, content in (contents or {}).items()})
+    files.update({name: protocol.File(content, MODES[name]) for name, content in (contents or {}).items()})
     digests = {name: hashlib.sha256(file.content).hexdigest() for name, file in files.items()}
     record = json.dumps({"marker": marker, "files": digests}, indent=2) + "\n"
-    return {"thing.json": gateway.File(record.encode(), MODES["thing.json"]), **files}
+    return {"thing.json": protocol.File(record.encode(), MODES["thing.json"]), **files}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Host:
     outputs: list[str] = field(default_factory=list)
 
     def execute(self, command: str, standard_input: bytes, _secret: bool) -> tuple[int, str, str]:
-        """What ``gateway.Execute`` asks for."""
+        """What ``protocol.Execute`` asks for."""
         with (
             subprocess.Popen(
                 [*self.argv, "-c", self.banner + command],
@@ -146,59 +146,69 @@ class Host:
         """The same gateway with its bundle elsewhere."""
         return replace(self, path=path)
 
-    def probe(self, owner: str | None = None, group: str | None = None) -> gateway.Held:
-        return gateway.probe(self.execute, str(self.path), owner, group)
+    def look(self, owner: str | None = None, group: str | None = None) -> protocol.GatewayState:
+        return commands.look(self.execute, str(self.path), owner, group)
 
-    def checked(self, owner: str | None = None, group: str | None = None) -> gateway.Held:
+    def checked(self, owner: str | None = None, group: str | None = None) -> protocol.GatewayState:
         """What the gateway holds, after the look that comes before every change."""
-        held = gateway.probe(self.execute, str(self.path), owner, group, thorough=True)
-        gateway.require_installable(held, owner, group)
-        return held
+        state = commands.look(self.execute, str(self.path), owner, group, thorough=True)
+        problem = preflight.install_problem(state, owner, group)
+        if problem is not None:
+            raise problem
+        return state
 
-    def believing(self, held: gateway.Held) -> gateway.Held:
-        """What a probe would find now, if no more than current generation and history changed since: much faster."""
+    def believing(self, state: protocol.GatewayState) -> protocol.GatewayState:
+        """What a look would find now, if only current generation and history changed since: much faster."""
         link, history = self.path / "current", self.path / "history.json"
-        text = history.read_text().rstrip("\n") if history.exists() else ""
-        return replace(
-            held,
+        return altered(
+            state,
             current=os.readlink(link).rpartition("/")[2] if link.is_symlink() else None,
-            history=json.loads(text) if text else None,
-            history_text=text,
+            history=history.read_text().rstrip("\n") if history.exists() else "",
         )
 
     def install(
         self,
         marker: str,
-        held: gateway.Held | None = None,
+        state: protocol.GatewayState | None = None,
         *,
         contents: Mapping[str, bytes] | None = None,
+        how: commands.Change | None = None,
         **options: Any,
     ) -> str:
         """Installs a bundle; the options are those of ``change``."""
         files = bundle(marker, contents)
-        return gateway.install(self.execute, held or self.checked(), files, change(**options), MODIFIED_AT)
+        return commands.install(self.execute, state or self.checked(), files, how or change(**options), MODIFIED_AT)
 
-    def repair(self, held: gateway.Held | None = None, **options: Any) -> str:
-        return gateway.repair(self.execute, held or self.checked(), UNREAD, change(**options))
+    def set_attributes(
+        self, state: protocol.GatewayState | None = None, *, how: commands.Change | None = None, **options: Any
+    ) -> str:
+        return commands.set_attributes(self.execute, state or self.checked(), MODES, how or change(**options))
 
-    def roll_back(self, target: str, held: gateway.Held | None = None, **options: Any) -> str:
+    def roll_back(
+        self,
+        target: str,
+        state: protocol.GatewayState | None = None,
+        *,
+        how: commands.Change | None = None,
+        **options: Any,
+    ) -> str:
         record = json.loads((self.path / "generations" / target / "thing.json").read_bytes())
-        return gateway.roll_back(
-            self.execute, held or self.checked(), target, UNREAD, record["files"], change(**options)
+        return commands.roll_back(
+            self.execute, state or self.checked(), target, MODES, record["files"], how or change(**options)
         )
 
-    def remember(self, history: str, held: gateway.Held | None = None) -> None:
-        gateway.remember(self.execute, held or self.checked(), change(history=history))
+    def write_history(self, history: str, state: protocol.GatewayState | None = None) -> None:
+        commands.write_history(self.execute, state or self.checked(), change(history=history))
 
     def remove(self, **options: Any) -> None:
-        gateway.remove(self.execute, self.probe(), change(**options))
+        commands.remove(self.execute, self.look(), change(**options))
 
-    def drift(self, held: gateway.Held | None = None) -> list[str]:
-        return gateway.drift(held or self.probe(), MODES, DIRECTORY_MODE)
+    def drift(self, state: protocol.GatewayState | None = None) -> list[str]:
+        return preflight.attribute_drift(state or self.look(), MODES, DIRECTORY_MODE)
 
     # ---- what is on the disk ----
 
-    def hold(self, *markers: str, contents: Mapping[str, bytes] | None = None) -> None:
+    def plant(self, *markers: str, contents: Mapping[str, bytes] | None = None) -> None:
         """Puts an installation there without the script, as one of each marker would have left it: much faster."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for number, marker in enumerate(markers, start=1):
@@ -219,8 +229,9 @@ class Host:
 
     @property
     def leftovers(self) -> list[str]:
-        """Whatever lies at the path and is no part of an installation."""
-        return sorted(set(os.listdir(self.path)) - {"current", "generations"}) if self.path.exists() else []
+        """What lies at the path and is no part of an installation."""
+        names = set(os.listdir(self.path)) if self.path.exists() else set()
+        return sorted(names - {"current", "generations", ".last-change"})
 
     @property
     def marker(self) -> str | None:
@@ -232,7 +243,7 @@ class Host:
         assert re.fullmatch(r"generations/[0-9]{6}", os.readlink(link))
         return marker_of(self.path / os.readlink(link))
 
-    def assert_tidy(self, marker: str, generations: Sequence[str]) -> None:
+    def assert_in_order(self, marker: str, generations: Sequence[str]) -> None:
         """Exactly these generations, the last of them in use and complete, and nothing else at the path."""
         assert self.marker == marker
         assert self.generations == list(generations)
@@ -266,8 +277,8 @@ def plant_leftovers(host: Host) -> list[str]:
     staging.mkdir(parents=True)
     (staging / "client.key").write_bytes(b"half a k")
     (host.path / ".staging-dead2").mkdir()
-    (host.path / ".current-dead3").symlink_to("generations/000077")
-    return [".current-dead3", ".staging-dead1", ".staging-dead2"]
+    (host.path / ".staging-link-dead3").symlink_to("generations/000077")
+    return [".staging-dead1", ".staging-dead2", ".staging-link-dead3"]
 
 
 def snapshot(root: Path) -> dict[str, tuple[object, ...]]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from shell.host import Host
 
 COMMANDS = "cat chmod chown flock id ln ls mkdir mv readlink rm rmdir sha256sum sync tail".split()  # noqa: SIM905
@@ -51,5 +51,5 @@ step() {
         return replace(host, environment={"STEP": str(step), "STEPS": str(count), "STEP_ACTION": action})
 
     with monkeypatch.context() as patch:
-        patch.setattr(gateway, "SCRIPT", prelude + gateway.SCRIPT)
+        patch.setattr(commands, "CHANGE_SCRIPT", prelude + commands.CHANGE_SCRIPT)
         yield at_step

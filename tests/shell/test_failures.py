@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, preflight, protocol
+from ansible_collections.thingstream.ztp.tests.unit.states import altered
 from shell.host import Host, change, outcome, refused, snapshot
 
 NEEDED = "cat chmod chown id ln ls mkdir mv rm rmdir sha256sum sync tar".split()  # noqa: SIM905
@@ -23,10 +24,10 @@ SYSTEM_PATH = "PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin\n"
 
 
 def lifecycle(host: Host) -> None:
-    host.hold("a", "b", "c")
-    host.repair()
-    assert gateway.read_response(host.execute, host.probe()).startswith(b"credentials.json of c\n")
-    host.assert_tidy("c", ["000002", "000003"])
+    host.plant("a", "b", "c")
+    host.set_attributes()
+    assert commands.read_response(host.execute, host.look()).startswith(b"credentials.json of c\n")
+    host.assert_in_order("c", ["000002", "000003"])
     host.remove()
     assert not host.path.exists()
 
@@ -36,8 +37,8 @@ def lifecycle(host: Host) -> None:
 
 def put_before(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
     """Runs these lines first, with whatever part of the script travels."""
-    for part in ("SCRIPT", "LOOK_SCRIPT"):
-        monkeypatch.setattr(gateway, part, lines + getattr(gateway, part))
+    for part in ("CHANGE_SCRIPT", "LOOK_SCRIPT"):
+        monkeypatch.setattr(commands, part, lines + getattr(commands, part))
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
@@ -63,10 +64,10 @@ def test_programs_that_are_not_needed_are_missing(host: Host, monkeypatch: pytes
 
 def test_no_other_program_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With nothing but the programs that the probe asks for, all of it works."""
-    for part in ("SCRIPT", "LOOK_SCRIPT"):
-        assert SYSTEM_PATH in getattr(gateway, part)
-        monkeypatch.setattr(gateway, part, getattr(gateway, part).replace(SYSTEM_PATH, ""))
-    asked_for = re.search(r"missing_tools ((?:[a-z0-9]+ ?)+)\n", gateway.SCRIPT)
+    for part in ("CHANGE_SCRIPT", "LOOK_SCRIPT"):
+        assert SYSTEM_PATH in getattr(commands, part)
+        monkeypatch.setattr(commands, part, getattr(commands, part).replace(SYSTEM_PATH, ""))
+    asked_for = re.search(r"missing_tools ((?:[a-z0-9]+ ?)+)\n", commands.LOOK_SCRIPT)
     assert asked_for
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -88,14 +89,16 @@ mv() { case $1 in -T) echo "mv: invalid option -- 'T'" >&2; return 1;; esac; com
 
 
 def test_a_shell_that_stops(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    host.hold("a")
-    held = host.checked()
+    host.plant("a")
+    state = host.checked()
     before = snapshot(host.path / "generations")
-    monkeypatch.setattr(gateway, "SCRIPT", gateway.SCRIPT.replace("check_expectation\n", "exit 3\n"))
+    monkeypatch.setattr(
+        commands, "CHANGE_SCRIPT", commands.CHANGE_SCRIPT.replace("require_expected_generation\n", "exit 3\n")
+    )
     with refused("gateway_unsupported"):
-        host.install("b", held)
+        host.install("b", state)
     with refused("gateway_unsupported"):
-        host.repair(held)
+        host.set_attributes(state)
     assert snapshot(host.path / "generations") == before
     assert host.marker == "a"
     assert host.leftovers == []
@@ -109,17 +112,17 @@ def test_a_file_system_that_is_read_only(host: Host, mount: Callable[[str], Path
     host = host.at(mount("size=4m,mode=0755") / "etc" / "store")
     host.path.parent.mkdir()
     if installed:
-        host.hold("a")
-    held = host.checked()
+        host.plant("a")
+    state = host.checked()
     before = snapshot(host.path.parent)
     mount("ro")
     with refused("permission"):
         host.checked()
     with refused("permission"):
-        host.install("b", held)
+        host.install("b", state)
     if installed:
         with refused("permission"):
-            host.repair(held)
+            host.set_attributes(state)
         with refused("permission"):
             host.remove()
     assert snapshot(host.path.parent) == before
@@ -139,24 +142,24 @@ def used(path: Path) -> tuple[int, int]:
 
 def sweep(host: Host, mount: Callable[[str], Path], sizes: Iterable[str]) -> int:
     """Installs while the disk grows until there is room; returns how often there was none."""
-    held = host.checked()
+    state = host.checked()
     generation = host.path / "generations"
     before = snapshot(generation)
     for count, size in enumerate(sizes):
         mount(size)
-        code = outcome(lambda: host.install("b", held))
+        code = outcome(lambda: host.install("b", state))
         if code == "done":
-            host.assert_tidy("b", ["000001", "000002"])
+            host.assert_in_order("b", ["000001", "000002"])
             return count
         assert code == "disk_full"
         assert snapshot(generation).keys() == before.keys()
-        host.assert_tidy("a", ["000001"])
+        host.assert_in_order("a", ["000001"])
     pytest.fail("there was never enough room")
 
 
 def test_a_disk_without_room(host: Host, mount: Callable[[str], Path]) -> None:
     host = host.at(mount("size=4m,mode=0755") / "store")
-    host.hold("a")
+    host.plant("a")
     full = used(host.path)[0]
     assert sweep(host, mount, (f"size={full + 4096 * pages}" for pages in range(1, 40, 3))) > 2
 
@@ -164,7 +167,7 @@ def test_a_disk_without_room(host: Host, mount: Callable[[str], Path]) -> None:
 def test_a_disk_without_inodes(host: Host, mount: Callable[[str], Path]) -> None:
     """Every file, directory and link that an installation makes is the one too many, in turn."""
     host = host.at(mount("size=4m,mode=0755") / "store")
-    host.hold("a")
+    host.plant("a")
     full = used(host.path)[1]
     assert sweep(host, mount, (f"nr_inodes={full + inodes}" for inodes in range(20))) > 8
 
@@ -172,11 +175,11 @@ def test_a_disk_without_inodes(host: Host, mount: Callable[[str], Path]) -> None
 def test_a_first_installation_without_inodes(host: Host, mount: Callable[[str], Path]) -> None:
     disk = mount("size=4m,mode=0755")
     host = host.at(disk / "etc" / "store")
-    held = host.checked()
+    state = host.checked()
     failures = 0
     for inodes in range(1, 30):
         mount(f"nr_inodes={used(disk)[1] + inodes}")
-        code = outcome(lambda: host.install("a", held))
+        code = outcome(lambda: host.install("a", state))
         if code == "done":
             break
         assert code == "disk_full"
@@ -184,7 +187,7 @@ def test_a_first_installation_without_inodes(host: Host, mount: Callable[[str], 
         assert host.marker is None
         assert host.generations == []
         assert host.leftovers == []
-    host.assert_tidy("a", ["000001"])
+    host.assert_in_order("a", ["000001"])
     assert failures
 
 
@@ -202,34 +205,34 @@ def test_a_full_disk_in_another_language(host: Host, program: str, variable: str
     return 1
 }}
 """
-    held = host.checked()
+    state = host.checked()
     with refused("disk_full"):
-        replace(host, banner=speaking, environment={variable: "de_DE.UTF-8"}).install("a", held)
+        replace(host, banner=speaking, environment={variable: "de_DE.UTF-8"}).install("a", state)
 
 
 def test_a_disk_that_forgets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.hold("a")
-    held = host.checked()
-    monkeypatch.setattr(gateway, "SCRIPT", f"printf x >>files/client.key\n{gateway.SCRIPT}")
+    host.plant("a")
+    state = host.checked()
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", f"printf x >>files/client.key\n{commands.CHANGE_SCRIPT}")
     with refused("disk_full"):
-        host.install("b", held)
-    host.assert_tidy("a", ["000001"])
+        host.install("b", state)
+    host.assert_in_order("a", ["000001"])
 
 
 @pytest.mark.parametrize("program", ["chown", "chmod"])
 def test_a_file_system_without_attributes(host: Host, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """As FAT is one: everything seems to work, and nothing is private."""
-    host.hold("a")
-    held = host.checked("4321", "1234") if os.geteuid() == 0 else host.checked()
+    host.plant("a")
+    state = host.checked("4321", "1234") if os.geteuid() == 0 else host.checked()
     vain = 'sha256sum() { command sha256sum "$@"; command chmod 0644 files/client.key; }\n'
     if program == "chown":
         vain = ""
         if os.geteuid() != 0:
             pytest.skip("needs root")
-    monkeypatch.setattr(gateway, "SCRIPT", f"{vain}{program}() {{ :; }}\n{gateway.SCRIPT}")
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", f"{vain}{program}() {{ :; }}\n{commands.CHANGE_SCRIPT}")
     with refused("permission"):
-        host.install("b", held)
-    host.assert_tidy("a", ["000001"])
+        host.install("b", state)
+    host.assert_in_order("a", ["000001"])
 
 
 # ---- users ----
@@ -247,12 +250,13 @@ def stranger(host: Host, owner: pwd.struct_passwd, public_path: Path) -> Iterato
 
 
 def test_a_user_who_may_not_write(stranger: Host) -> None:
-    held = stranger.probe()
-    assert held.not_writable == str(stranger.path.parent)
+    state = stranger.look()
+    assert state.storage.not_writable == str(stranger.path.parent)
+    problem = preflight.install_problem(state, None, None)
+    assert problem is not None
+    assert problem.code == "permission"
     with refused("permission"):
-        gateway.require_installable(held, None, None)
-    with refused("permission"):
-        stranger.install("a", held)
+        stranger.install("a", state)
     assert list(stranger.path.parent.iterdir()) == []
 
 
@@ -264,16 +268,16 @@ def test_a_user_who_may_not_change_what_is_there(stranger: Host, mode: int) -> N
     for directory in (stranger.path, stranger.path / "generations", stranger.path / "generations" / "000001"):
         directory.chmod(mode)
     before = snapshot(stranger.path)
-    held = replace(rooted.probe(), owner_id=stranger.probe().user_id)
+    state = altered(rooted.look(), owner_id=stranger.look().user.user_id)
     with refused("permission", "bad_path"):
         stranger.checked()
     with refused("permission"):
-        stranger.install("b", replace(held, user_id=stranger.probe().user_id))
+        stranger.install("b", altered(state, user_id=stranger.look().user.user_id))
     codes = ("permission",) if mode == 0o755 else ("permission", "bad_path")
     with refused(*codes):
-        stranger.repair(held)
+        stranger.set_attributes(state)
     with refused(*codes):
-        gateway.remove(stranger.execute, held, change())
+        commands.remove(stranger.execute, state, change())
     assert snapshot(stranger.path) == before
 
 
@@ -283,10 +287,10 @@ def test_a_user_who_may_not_change_what_is_there(stranger: Host, mode: int) -> N
 @pytest.mark.parametrize("installed", [False, True], ids=["empty", "installed"])
 def test_a_stream_that_was_cut(host: Host, installed: bool) -> None:
     if installed:
-        host.hold("a")
-    held = host.checked()
+        host.plant("a")
+    state = host.checked()
 
-    def cut_at(share: float) -> gateway.Execute:
+    def cut_at(share: float) -> protocol.Execute:
         def execute(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
             content = len(stream.rstrip(b"\0"))  # the archive ends with blocks of zeros that nobody needs
             return host.execute(command, stream[: int(content * share)], secret)
@@ -298,7 +302,7 @@ def test_a_stream_that_was_cut(host: Host, installed: bool) -> None:
         object.__setattr__(cut, "execute", cut_at(share))
         # what ends before the script looks like what a faster run has cleared away
         with refused("gateway_unsupported", "disk_full", *(["concurrent_change"] if share < 0.1 else [])):
-            cut.install("b", held)
+            cut.install("b", state)
         assert host.marker == ("a" if installed else None)
         assert host.generations == (["000001"] if installed else [])
         assert host.leftovers == []
@@ -306,8 +310,8 @@ def test_a_stream_that_was_cut(host: Host, installed: bool) -> None:
 
 def test_a_stream_that_was_cut_between_two_files(host: Host) -> None:
     """Then the archive looks whole to tar."""
-    host.hold("a")
-    held = host.checked()
+    host.plant("a")
+    state = host.checked()
 
     def cutting(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
         return host.execute(command, stream[: stream.index(b"files/client.key\0")], secret)
@@ -315,5 +319,5 @@ def test_a_stream_that_was_cut_between_two_files(host: Host) -> None:
     cut = replace(host)
     object.__setattr__(cut, "execute", cutting)
     with refused("gateway_unsupported", "disk_full"):
-        cut.install("b", held)
-    host.assert_tidy("a", ["000001"])
+        cut.install("b", state)
+    host.assert_in_order("a", ["000001"])

@@ -114,7 +114,7 @@ def test_only_what_was_asked_for_is_told(gateway: Gateway) -> None:
     gateway.file(f"{DMI}/product_serial", "PRODUCT-1\n")
     gateway.file("etc/machine-id", f"{MACHINE_ID}\n")
     assert gateway.ask("dmi_serial") == [("dmi_serial", "PRODUCT-1", None)]
-    assert gateway.host.outputs == ["begin 1\nasked dmi_serial\ndmi_serial PRODUCT-1\nend\n"]
+    assert gateway.host.outputs == ["begin 1\nqueried dmi_serial\ndmi_serial PRODUCT-1\nend\n"]
     assert gateway.calls == []
 
 
@@ -194,7 +194,7 @@ def test_a_modem_that_vanishes_meanwhile(gateway: Gateway) -> None:
     gateway.modems(3, 0)
     assert gateway.ask("modem_imei") == [
         ("modem_imei", IMEI, None),
-        ("modem_imei", None, "ModemManager (mmcli) reports an error: use become, and look whether it runs"),
+        ("modem_imei", None, "ModemManager (mmcli) reports an error: use become, and check that it runs"),
     ]
 
 
@@ -251,10 +251,10 @@ def test_without_setsid_and_timeout(gateway: Gateway, tmp_path: Path) -> None:
     script = hardware_id.SCRIPT.replace("PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin\n", "")
     assert script != hardware_id.SCRIPT
     gateway.program("#!/bin/sh\nexec sleep 30\n")
-    request = f"request_sources=modem_imei\nrequest_seconds=1\nrequest_root=''\n{script}"
+    request = f"request_command=identify\nrequest_sources=modem_imei\nrequest_seconds=1\nrequest_root=''\n{script}"
     began = time.monotonic()
     status, output, complaint = host.execute("sh -s", request.encode(), False)
-    assert (status, output, complaint) == (0, "begin 1\nasked modem_imei\nnone modem_imei timeout\nend\n", "")
+    assert (status, output, complaint) == (0, "begin 1\nqueried modem_imei\nnone modem_imei timeout\nend\n", "")
     assert time.monotonic() - began < 10
 
 
@@ -266,18 +266,19 @@ def test_no_program_is_started_without_a_modem_to_ask(gateway: Gateway, tmp_path
     gateway.file("etc/machine-id", f"{MACHINE_ID}\n")
     gateway.interface("eth0", "b8:27:eb:01:02:03")
     request = (
+        "request_command=identify\n"
         f"request_sources='mac machine_id modem_imei dmi_serial'\nrequest_seconds=1\nrequest_root={gateway.root}\n"
     )
     status, output, complaint = gateway.host.execute("sh -s", (request + script).encode(), False)
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
         "begin 1",
-        "asked mac",
+        "queried mac",
         "mac b8:27:eb:01:02:03",
-        "asked machine_id",
+        "queried machine_id",
         f"machine_id {MACHINE_ID}",
-        "asked modem_imei",
+        "queried modem_imei",
         "none modem_imei no_program",
-        "asked dmi_serial",
+        "queried dmi_serial",
         "end",
     ]

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, preflight
 from shell.host import DIRECTORY_MODE, MODES, MODIFIED_AT, PUBLIC, Host, bundle, plant_generation, refused, snapshot
 
 
@@ -33,7 +33,7 @@ def assert_attributes(host: Host, uid: int, gid: int) -> None:
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_first_installation(host: Host, umask: int) -> None:
     assert replace(host, umask=umask).install("a") == "000001"
-    host.assert_tidy("a", ["000001"])
+    host.assert_in_order("a", ["000001"])
     assert_attributes(host, os.geteuid(), os.getegid())
     for parent in (host.path.parent, host.path.parent.parent):
         assert stat.S_IMODE(parent.stat().st_mode) == 0o755
@@ -69,7 +69,7 @@ def test_owner_and_group(host: Host, owner: pwd.struct_passwd, group: grp.struct
     for marker in ("a", "b"):
         host.install(marker, host.checked(owner.pw_name, group.gr_name))
         assert_attributes(host, owner.pw_uid, group.gr_gid)
-    assert host.drift(host.probe(owner.pw_name, group.gr_name)) == []
+    assert host.drift(host.look(owner.pw_name, group.gr_name)) == []
     assert host.drift() == sorted([*MODES, "./", "current/", "generations/"])
     assert stat.S_IMODE((host.path / "generations" / "000001" / "client.key").stat().st_mode) == 0o640
 
@@ -82,15 +82,16 @@ def test_a_normal_user_cannot_give_files_away(
         host = replace(host, user=(owner.pw_uid, owner.pw_gid))
     host = host.at(public_path / "store")
     for wanted in ({"owner": "0"}, {"group": group.gr_name}):
-        held = host.probe(**wanted)
+        state = host.look(**wanted)
+        problem = preflight.install_problem(state, wanted.get("owner"), wanted.get("group"))
+        assert problem is not None
+        assert problem.code == "permission"
         with refused("permission"):
-            gateway.require_installable(held, wanted.get("owner"), wanted.get("group"))
-        with refused("permission"):
-            host.install("x", held)
+            host.install("x", state)
         assert not (host.path / "current").is_symlink()
         assert host.leftovers == []
     host.install("a")
-    host.assert_tidy("a", ["000001"])
+    host.assert_in_order("a", ["000001"])
 
 
 @pytest.mark.parametrize(
@@ -102,25 +103,25 @@ def test_numbers_go_up(host: Host, last: str, following: str) -> None:
     plant_generation(host, last, "old")
     (host.path / "current").symlink_to(f"generations/{last}")
     assert host.install("new") == following
-    host.assert_tidy("new", [last, following])
+    host.assert_in_order("new", [last, following])
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_how_many_stay(host: Host, keep: int) -> None:
-    host.hold("1", "2", "3")
+    host.plant("1", "2", "3")
     for count in (4, 5):
         assert host.install(str(count), keep=keep) == f"{count:06d}"
-        host.assert_tidy(str(count), [f"{number:06d}" for number in range(count - keep, count + 1)])
+        host.assert_in_order(str(count), [f"{number:06d}" for number in range(count - keep, count + 1)])
 
 
 def test_keeping_fewer_than_before(host: Host) -> None:
-    host.hold("a", "b", "c")
+    host.plant("a", "b", "c")
     host.install("d", keep=1)
-    host.assert_tidy("d", ["000003", "000004"])
+    host.assert_in_order("d", ["000003", "000004"])
 
 
 def test_a_previous_generation_is_never_changed(host: Host) -> None:
-    host.hold("a")
+    host.plant("a")
     generation = host.path / "generations" / "000001"
     before = snapshot(generation)
     host.install("b")
@@ -135,7 +136,7 @@ def test_content_of_every_kind(host: Host) -> None:
         "credentials.json": "ü€\r\n\n\n".encode(),
     }
     host.install("a", contents=contents)
-    host.assert_tidy("a", ["000001"])
+    host.assert_in_order("a", ["000001"])
     for name, content in contents.items():
         assert (host.path / "current" / name).read_bytes() == content
 
@@ -143,13 +144,13 @@ def test_content_of_every_kind(host: Host) -> None:
 @pytest.mark.parametrize("held_before", [False, True], ids=["first", "second"])
 def test_somebody_was_faster(host: Host, tmp_path: Path, held_before: bool) -> None:
     if held_before:
-        host.hold("a")
-    held = host.checked()
+        host.plant("a")
+    state = host.checked()
     host.install("faster")
     before = snapshot(tmp_path)
     with refused("concurrent_change"):
-        host.install("slower", held)
-    # the staging directory was there for a while, which shows in the times of the directory that held it
+        host.install("slower", state)
+    # the staging directory was there for a while, which shows in the times of the directory that state it
     changed = {name for name, look in snapshot(tmp_path).items() if look != before.get(name)}
     assert changed <= {str(host.path.relative_to(tmp_path))}
     assert host.marker == "faster"
@@ -158,10 +159,10 @@ def test_somebody_was_faster(host: Host, tmp_path: Path, held_before: bool) -> N
 
 def test_what_was_there_is_gone(host: Host) -> None:
     host.install("a")
-    held = host.checked()
+    state = host.checked()
     host.remove()
     with refused("concurrent_change"):
-        host.install("b", held)
+        host.install("b", state)
     assert host.marker is None
     assert host.leftovers == []
     host.install("b")
@@ -173,10 +174,11 @@ def test_what_other_tests_start_from(host: Host) -> None:
     host.install("a")
     installed = snapshot(host.path)
     host.remove()
-    host.hold("a")
-    held = snapshot(host.path)
-    assert list(held) == list(installed)
-    for name, (_inode, mode, uid, gid, links, _modified, _changed, content) in held.items():
+    host.plant("a")
+    state = snapshot(host.path)
+    assert installed.pop(".last-change")
+    assert list(state) == list(installed)
+    for name, (_inode, mode, uid, gid, links, _modified, _changed, content) in state.items():
         assert (mode, uid, gid, links, content) == (*installed[name][1:5], installed[name][-1])
 
 
@@ -188,7 +190,7 @@ def test_nothing_is_switched_before_it_is_on_the_disk(
 sync() { echo sync >>"$LOG"; command sync "$@"; }
 mv() { case $* in *" current") echo switch >>"$LOG" ;; *generations/*) echo move >>"$LOG" ;; esac; command mv "$@"; }
 """
-    monkeypatch.setattr(gateway, "SCRIPT", noted + gateway.SCRIPT)
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", noted + commands.CHANGE_SCRIPT)
     replace(host, environment={"LOG": str(log)}).install("a")
     steps = log.read_text().split()
     assert [step for step, _repeated in itertools.groupby(steps)] == ["sync", "move", "switch", "sync"]
@@ -249,4 +251,4 @@ def test_no_secret_is_readable_at_any_moment(host: Host) -> None:
             # the most permissive directories that one can ask for: nothing but the modes of the files protects them
             careless.install(str(count), careless.believing(first), directory_mode=0o755)
     assert watcher.violations == set()
-    assert {".staging", "gateway.sh", "files", "client.key", "generations", "current"} <= watcher.seen
+    assert {".staging", "change.sh", "files", "client.key", "generations", "current"} <= watcher.seen

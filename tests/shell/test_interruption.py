@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from shell.host import PUBLIC, Host
 from shell.steps import stepping
 
@@ -49,10 +49,10 @@ def test_killed_at_any_time(host: Host) -> None:
         if attempt == ROUNDS // 2:
             host.remove()
             marker = None
-        held = host.believing(first)
+        state = host.believing(first)
         dying = replace(host, killed_after=chance.uniform(0, duration))
         with contextlib.suppress(ProvisioningError):
-            dying.install(str(attempt), held)
+            dying.install(str(attempt), state)
         marker = assert_one_of(host, [marker, str(attempt)])
         if attempt % 10 == 9:
             marker = f"after {attempt}"
@@ -63,7 +63,7 @@ def test_killed_at_any_time(host: Host) -> None:
             assert host.marker == marker
             assert host.leftovers == []
             assert len(host.generations) <= keep + 1
-            assert host.probe().leftovers == ()
+            assert host.look().bundle.leftovers == ()
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["first", "second"])
@@ -72,7 +72,7 @@ def test_killed_before_every_command(
 ) -> None:
     marker: str | None = None
     if installed:
-        host.hold("old")
+        host.plant("old")
         marker = "old"
     with stepping(monkeypatch, host, tmp_path) as at_step:
         for step in host.steps:
@@ -80,10 +80,10 @@ def test_killed_before_every_command(
                 host.remove()
                 marker = None
             name = str(step)
-            held = host.checked()
+            state = host.checked()
             dying = at_step(step, "kill -9 0")
             with contextlib.suppress(ProvisioningError):
-                dying.install(name, held, keep=0)
+                dying.install(name, state, keep=0)
                 break
             marker = assert_one_of(host, [marker, name])
         else:
@@ -96,13 +96,13 @@ def test_killed_before_every_command(
 
 
 def test_killed_while_repairing(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.hold("a")
+    host.plant("a")
     with stepping(monkeypatch, host, tmp_path) as at_step:
         for step in host.steps:
             (host.path / "current" / "client.key").chmod(0o600)
-            held = host.checked()
+            state = host.checked()
             with contextlib.suppress(ProvisioningError):
-                at_step(step, "kill -9 0").repair(held)
+                at_step(step, "kill -9 0").set_attributes(state)
                 break
             assert_one_of(host, ["a"])
         assert 5 < step < 57
@@ -112,7 +112,7 @@ def test_killed_while_repairing(host: Host, tmp_path: Path, monkeypatch: pytest.
 def test_killed_while_removing(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stepping(monkeypatch, host, tmp_path) as at_step:
         for step in host.steps:
-            host.hold("a")
+            host.plant("a")
             with contextlib.suppress(ProvisioningError):
                 at_step(step, "kill -9 0").remove()
                 break
@@ -127,9 +127,9 @@ def test_nobody_reads_the_answer(host: Host, share: float) -> None:
     start = time.monotonic()
     host.install("old")
     duration = time.monotonic() - start
-    held = host.checked()
+    state = host.checked()
     with contextlib.suppress(ProvisioningError):
-        replace(host, deaf_after=duration * share).install("new", held)
+        replace(host, deaf_after=duration * share).install("new", state)
     assert_one_of(host, ["old", "new"])
     host.install("next")
     assert host.marker == "next"
@@ -139,11 +139,11 @@ def test_nobody_reads_the_answer(host: Host, share: float) -> None:
 
 def test_the_connection_hangs_up(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that has begun its change comes to its end."""
-    host.hold("old")
-    held = host.checked()
+    host.plant("old")
+    state = host.checked()
     with stepping(monkeypatch, host, tmp_path) as at_step:
         with contextlib.suppress(ProvisioningError):
-            at_step(4, "kill -HUP 0; kill -PIPE 0").install("new", held)
+            at_step(4, "kill -HUP 0; kill -PIPE 0").install("new", state)
         deadline = time.monotonic() + 5
         while host.marker != "new" and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -159,9 +159,9 @@ def test_the_connection_hangs_up(host: Host, tmp_path: Path, monkeypatch: pytest
 
 def test_survey_between(host: Host) -> None:
     """What a dead run left does not confuse the next look."""
-    host.hold("a")
-    held = host.checked()
+    host.plant("a")
+    state = host.checked()
     with contextlib.suppress(ProvisioningError):
-        replace(host, killed_after=0.01).install("b", held)
-    (surveyed,) = gateway.survey(host.execute, [str(host.path)])
-    assert surveyed.current in ("000001", "000002")
+        replace(host, killed_after=0.01).install("b", state)
+    (state,) = commands.look_at_generations(host.execute, [str(host.path)])
+    assert state.bundle.current in ("000001", "000002")

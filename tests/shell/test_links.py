@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, protocol
 from shell.host import Host, bundle, change, outcome, plant_generation, refused, snapshot
 
 SECRET = "a secret of somebody else"
@@ -41,40 +42,40 @@ def replace_by_link(entry: Path, target: Path) -> None:
     entry.symlink_to(target)
 
 
-def attempt(host: Host, command: str, held: gateway.Held, nonce: str = "planted") -> None:
+def attempt(host: Host, command: str, state: protocol.GatewayState, nonce: str = "planted") -> None:
     if command == "install":
-        host.install("b", held, nonce=nonce)
+        host.install("b", state, nonce=nonce)
     elif command == "repair":
-        host.repair(held)
+        host.set_attributes(state)
     elif command == "read_response":
-        gateway.read_response(host.execute, held)
+        commands.read_response(host.execute, state)
     else:
-        gateway.remove(host.execute, held, change())
+        commands.remove(host.execute, state, change())
 
 
 @pytest.mark.parametrize("command", ["install", "repair", "remove", "read_response"])
 def test_the_path_itself(host: Host, outside: Path, command: str) -> None:
-    host.hold("a")
-    held = host.checked()
+    host.plant("a")
+    state = host.checked()
     replace_by_link(host.path, outside)
     before = snapshot(outside)
     with refused("bad_path"):
         host.checked()
     with refused("bad_path"):
-        attempt(host, command, held)
+        attempt(host, command, state)
     assert snapshot(outside) == before
 
 
 @pytest.mark.parametrize("command", ["install", "repair"])
 @pytest.mark.parametrize("name", ["generations", "generations/000001"])
 def test_a_directory(host: Host, outside: Path, name: str, command: str) -> None:
-    host.hold("a")
-    held = host.checked()
+    host.plant("a")
+    state = host.checked()
     replace_by_link(host.path / name, outside / name)
     before = snapshot(outside)
-    assert host.probe().current is None
+    assert host.look().bundle.current is None
     with refused("bad_path", "concurrent_change", "permission"):
-        attempt(host, command, held)
+        attempt(host, command, state)
     assert snapshot(outside) == before
     assert host.leftovers == []
 
@@ -93,16 +94,16 @@ def test_a_first_installation_into_a_directory(host: Host, outside: Path, target
 
 @pytest.mark.parametrize("name", ["generations", "generations/000001"])
 def test_a_response_behind_a_directory(host: Host, outside: Path, name: str) -> None:
-    host.hold("a")
-    held = host.checked()
+    host.plant("a")
+    state = host.checked()
     replace_by_link(host.path / name, outside / name)
     with refused("bad_path"):
-        gateway.read_response(host.execute, held)
+        commands.read_response(host.execute, state)
     assert "credentials.json of" not in "".join(host.outputs)
 
 
 def test_the_next_generation(host: Host, outside: Path) -> None:
-    host.hold("a")
+    host.plant("a")
     shutil.rmtree(outside / "files")  # there is room for what somebody moves there by mistake
     (host.path / "generations" / "000002").symlink_to(outside)
     before = snapshot(outside)
@@ -117,7 +118,7 @@ def test_the_next_generation(host: Host, outside: Path) -> None:
 @pytest.mark.parametrize("target", ["files", ".lock", "absent"])
 def test_the_lock(host: Host, outside: Path, command: str, target: str) -> None:
     """It is no lock of a run that is there, so that it is refused or taken away, but not followed."""
-    host.hold("a")
+    host.plant("a")
     replace_by_link(host.path / ".lock", outside / target)
     before = snapshot(outside)
     assert outcome(lambda: attempt(host, command, host.checked())) in ("done", "bad_path")
@@ -126,37 +127,55 @@ def test_the_lock(host: Host, outside: Path, command: str, target: str) -> None:
 
 
 def test_the_staging_directory(host: Host, outside: Path) -> None:
-    host.hold("a")
-    (host.path / ".staging-planted").symlink_to(outside)
+    host.plant("a")
+    state = host.checked()
+    (host.path / "planted").symlink_to(outside)
     before = snapshot(outside)
+
+    def planting(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
+        assert 'mkdir "$s" &&' in command
+        return host.execute(command.replace('mkdir "$s" &&', 'mv "$p/planted" "$s"; mkdir "$s" &&'), stream, secret)
+
+    late = replace(host)
+    object.__setattr__(late, "execute", planting)
     with refused("bad_path", "concurrent_change", "gateway_unsupported"):
-        attempt(host, "install", host.checked())
+        late.install("b", state)
     assert snapshot(outside) == before
     assert host.marker == "a"
+    (leftover,) = host.leftovers
+    assert leftover.startswith(".staging-")
 
 
-def test_the_link_that_is_to_be_renamed(host: Host, outside: Path) -> None:
-    host.hold("a")
-    (host.path / ".current-planted").symlink_to(outside)
+@pytest.mark.parametrize("name", [".last-change", "current"])
+def test_the_link_that_is_to_be_renamed(host: Host, outside: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    host.plant("a")
+    (host.path / "planted").symlink_to(outside)
     before = snapshot(outside)
+    planting = (
+        'replace_link() { [ "$1" != NAME ] || mv planted ".staging-link-$attempt"\n'
+        '    ln -sn "$2" ".staging-link-$attempt" 2>/dev/null && mv -T -- ".staging-link-$attempt" "$1"\n}\n'
+    ).replace("NAME", name)
+    last = commands.CHANGE_SCRIPT.splitlines(keepends=True)[-1]
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", commands.CHANGE_SCRIPT.removesuffix(last) + planting + last)
     with refused("bad_path"):
-        attempt(host, "install", host.checked())
+        host.install("b")
     assert snapshot(outside) == before
     assert host.marker == "a"
-    assert host.probe().leftovers == ()
+    assert host.generations == ["000001"]
+    assert host.look().bundle.leftovers == ()
 
 
 def test_current_is_a_directory(host: Host) -> None:
-    host.hold("a")
+    host.plant("a")
     link = host.path / "current"
     link.unlink()
     link.mkdir()
     (link / "thing.json").write_text("{}")
     before = snapshot(link)
     for _attempt in range(2):
-        held = host.checked()
-        assert held.current is None
-        assert held.record is None
+        state = host.checked()
+        assert state.bundle.current is None
+        assert state.bundle.record is None
         with refused("bad_path"):
             host.install("b")
         assert snapshot(link) == before
@@ -165,11 +184,11 @@ def test_current_is_a_directory(host: Host) -> None:
 
 
 def test_current_leads_outside(host: Host, outside: Path) -> None:
-    host.hold("a")
+    host.plant("a")
     replace_by_link(host.path / "current", outside)
     before = snapshot(outside)
-    held = host.checked()
-    assert (held.current, held.record, held.digests, held.files) == (None, None, {}, {})
+    state = host.checked()
+    assert (state.bundle.current, state.bundle.record, state.bundle.digests, state.bundle.files) == (None, None, {}, {})
     assert '"outside"' not in host.outputs[-1]
     assert hashlib.sha256(SECRET.encode()).hexdigest() not in host.outputs[-1]
     host.install("b")
@@ -180,7 +199,7 @@ def test_current_leads_outside(host: Host, outside: Path) -> None:
 @pytest.mark.parametrize("target", ["generations/000001", "generations/000009", "{path}/generations/000001", "nowhere"])
 def test_current_leads_nowhere_or_is_absolute(host: Host, target: str) -> None:
     """Whatever somebody did to the link, the next installation makes a good one."""
-    host.hold("a")
+    host.plant("a")
     shutil.rmtree(host.path / "generations" / "000001")
     if target.startswith("{"):
         plant_generation(host, "000001", "a")
@@ -192,20 +211,20 @@ def test_current_leads_nowhere_or_is_absolute(host: Host, target: str) -> None:
 
 @pytest.mark.parametrize("name", ["client.key", "thing.json", "credentials.json"])
 def test_a_file(host: Host, outside: Path, name: str) -> None:
-    host.hold("a")
+    host.plant("a")
     replace_by_link(host.path / "current" / name, outside / name)
     before = snapshot(outside)
-    held = host.checked()
-    assert name not in held.digests
-    assert held.files[name].mode.startswith("l")
-    assert host.drift(held) == [name]
+    state = host.checked()
+    assert name not in state.bundle.digests
+    assert state.bundle.files[name].mode.startswith("l")
+    assert host.drift(state) == [name]
     if name == "thing.json":
-        assert held.record is None
+        assert state.bundle.record is None
     with refused("permission", "bad_path"):
-        host.repair(held)
+        host.set_attributes(state)
     if name == "credentials.json":
         with refused("bad_path"):
-            gateway.read_response(host.execute, held)
+            commands.read_response(host.execute, state)
     assert SECRET not in "".join(host.outputs)
     assert snapshot(outside) == before
     host.install("b")
@@ -215,20 +234,20 @@ def test_a_file(host: Host, outside: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["generations", "generations/000001", "generations/000001/client.key"])
 def test_removal(host: Host, outside: Path, name: str) -> None:
-    host.hold("a")
+    host.plant("a")
     replace_by_link(host.path / name, outside / name.rpartition("/")[2])
     (host.path / ".staging-x").symlink_to(outside)
-    (host.path / ".current-x").symlink_to(outside)
+    (host.path / ".staging-link-x").symlink_to(outside)
     before = snapshot(outside)
     host.remove()
     assert snapshot(outside) == before
     assert not host.path.exists()
 
 
-def test_tidying(host: Host, outside: Path) -> None:
-    host.hold("a")
+def test_cleaning_up(host: Host, outside: Path) -> None:
+    host.plant("a")
     (host.path / ".staging-x").symlink_to(outside)
-    (host.path / ".current-x").symlink_to(outside)
+    (host.path / ".staging-link-x").symlink_to(outside)
     before = snapshot(outside)
     host.install("b")
     assert snapshot(outside) == before
@@ -241,11 +260,11 @@ def test_a_parent_may_be_a_link(host: Host, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     linked = host.at(tmp_path / "link" / "store")
     linked.install("a")
-    held = linked.checked()
-    assert held.current == "000001"
-    assert linked.drift(held) == []
+    state = linked.checked()
+    assert state.bundle.current == "000001"
+    assert linked.drift(state) == []
     linked.install("b")
-    linked.assert_tidy("b", ["000001", "000002"])
-    linked.repair()
+    linked.assert_in_order("b", ["000001", "000002"])
+    linked.set_attributes()
     linked.remove()
     assert list((tmp_path / "real").iterdir()) == []

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, preflight
 from shell.host import DIRECTORY_MODE, MODES, Host, new_nonce, refused
 
 PATHS = {
@@ -36,19 +36,19 @@ def lifecycle(host: Host) -> None:
     """Everything that the script does, at one path."""
     assert host.install("a") == "000001"
     (host.path / "current" / "client.key").chmod(0o600)
-    held = host.checked()
-    assert held.exists
-    assert held.current == "000001"
-    assert held.record is not None
-    assert set(held.files) == set(held.digests) == set(MODES)
-    assert host.drift(held) == ["client.key"]
-    assert host.repair(held) == "000001"
+    state = host.checked()
+    assert state.exists
+    assert state.bundle.current == "000001"
+    assert state.bundle.record is not None
+    assert set(state.bundle.files) == set(state.bundle.digests) == set(MODES)
+    assert host.drift(state) == ["client.key"]
+    assert host.set_attributes(state) == "000001"
     assert host.install("b") == "000002"
-    host.assert_tidy("b", ["000001", "000002"])
-    (surveyed,) = gateway.survey(host.execute, [str(host.path)])
-    assert list(surveyed.generations) == ["000001", "000002"]
-    assert gateway.drift(surveyed, MODES, DIRECTORY_MODE) == []
-    assert gateway.read_response(host.execute, surveyed).startswith(b"credentials.json of b\n")
+    host.assert_in_order("b", ["000001", "000002"])
+    (state,) = commands.look_at_generations(host.execute, [str(host.path)])
+    assert list(state.bundle.generations) == ["000001", "000002"]
+    assert preflight.attribute_drift(state, MODES, DIRECTORY_MODE) == []
+    assert commands.read_response(host.execute, state).startswith(b"credentials.json of b\n")
     host.remove()
     assert not host.path.exists()
 
@@ -65,9 +65,9 @@ def test_nothing_is_interpreted(host: Host, tmp_path: Path, kind: str) -> None:
 def test_a_long_path(host: Host, tmp_path: Path) -> None:
     component = "ux'x " * 25
     path = tmp_path / component / component
-    missing = gateway.MAX_PATH - len(bytes(path)) - 1
+    missing = preflight.MAX_PATH - len(bytes(path)) - 1
     path = path / ("'" * missing)
-    assert len(bytes(path)) == gateway.MAX_PATH
+    assert len(bytes(path)) == preflight.MAX_PATH
     lifecycle(host.at(path))
 
 
@@ -85,7 +85,7 @@ def test_directly_below_the_root(host: Host) -> None:
 )
 def test_what_is_no_path(host: Host, path: str) -> None:
     with refused("bad_path"):
-        gateway.probe(host.execute, path)
+        commands.look(host.execute, path)
     with refused("bad_path"):
-        gateway.survey(host.execute, ["/etc", path])
+        commands.look_at_generations(host.execute, ["/etc", path])
     assert host.outputs == []

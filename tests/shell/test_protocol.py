@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, protocol
+from ansible_collections.thingstream.ztp.tests.unit.states import altered
 from shell.host import MODIFIED_AT, Host, change, refused
 
 MAX_COMMAND = 9000  # what dropbear takes
@@ -19,11 +20,11 @@ def lifecycle(host: Host) -> None:
     assert host.install("a") == "000001"
     (host.path / "current" / "client.key").chmod(0o600)
     assert host.drift() == ["client.key"]
-    assert host.repair() == "000001"
+    assert host.set_attributes() == "000001"
     assert host.install("b") == "000002"
-    assert gateway.read_response(host.execute, host.probe()).startswith(b"credentials.json of b\n")
-    (held,) = gateway.survey(host.execute, [str(host.path)])
-    assert list(held.generations) == ["000001", "000002"]
+    assert commands.read_response(host.execute, host.look()).startswith(b"credentials.json of b\n")
+    (state,) = commands.look_at_generations(host.execute, [str(host.path)])
+    assert list(state.bundle.generations) == ["000001", "000002"]
     host.remove()
     assert not host.path.exists()
 
@@ -56,7 +57,7 @@ def test_an_odd_environment(host: Host, tmp_path: Path) -> None:
     }
     host = replace(host, environment=environment).at(host.path.with_name("it is 'quoted'"))
     lifecycle(host)
-    free_kib = host.probe().free_kib
+    free_kib = host.look().storage.free_kib
     assert free_kib == pytest.approx(os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize / 1024, rel=0.1)
 
 
@@ -64,7 +65,7 @@ def test_every_answer_begins_and_ends(host: Host) -> None:
     lifecycle(host)
     host.install("a")
     with refused("concurrent_change"):
-        host.install("b", replace(host.probe(), current=None))
+        host.install("b", altered(host.look(), current=None))
     assert len(host.outputs) > 10
     for output in host.outputs:
         assert output.startswith("begin 1\n")
@@ -78,26 +79,26 @@ def test_an_answer_that_was_cut(host: Host, lost: str) -> None:
         return status, output.replace(lost, ""), complaint
 
     with refused("gateway_unsupported"):
-        gateway.probe(cutting, str(host.path))
+        commands.look(cutting, str(host.path))
 
 
 def test_no_command_is_long_or_shows_anything(host: Host, tmp_path: Path) -> None:
-    commands: list[str] = []
+    sent: list[str] = []
 
     def listening(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
-        commands.append(command)
+        sent.append(command)
         return host.execute(command, standard_input, secret)
 
     component = "'" * 120
     path = tmp_path / component / component
-    held = gateway.probe(listening, str(path))
-    gateway.install(
+    state = commands.look(listening, str(path))
+    commands.install(
         listening,
-        held,
-        {"client.key": gateway.File(b"a secret", 0o600)},
+        state,
+        {"client.key": protocol.File(b"a secret", 0o600)},
         change(nonce="abc"),
         MODIFIED_AT,
     )
     assert (path / "current" / "client.key").read_bytes() == b"a secret"
-    assert max(map(len, commands)) < MAX_COMMAND
-    assert "secret" not in "".join(commands)
+    assert max(map(len, sent)) < MAX_COMMAND
+    assert "secret" not in "".join(sent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from shell.host import Host, refused
 
 RESPONSES = {
@@ -31,41 +31,41 @@ RESPONSES = {
 @pytest.mark.parametrize("response", RESPONSES)
 def test_round_trip(host: Host, response: str) -> None:
     content = RESPONSES[response]
-    host.hold("a", contents={"credentials.json": content})
-    assert gateway.read_response(host.execute, host.probe()) == content
+    host.plant("a", contents={"credentials.json": content})
+    assert commands.read_response(host.execute, host.look()) == content
 
 
 def test_round_trip_through_a_terminal(host: Host) -> None:
     terminal = replace(host, terminal=True)
-    host.hold("a")
-    held = terminal.probe()
+    host.plant("a")
+    state = terminal.look()
     for content in RESPONSES.values():
         (host.path / "current" / "credentials.json").write_bytes(content)
-        assert gateway.read_response(terminal.execute, held) == content
+        assert commands.read_response(terminal.execute, state) == content
 
 
 def test_which_generation(host: Host) -> None:
-    host.hold("a")
-    before = host.probe()
+    host.plant("a")
+    before = host.look()
     host.install("b")
-    assert gateway.read_response(host.execute, host.probe()).startswith(b"credentials.json of b\n")
-    assert gateway.read_response(host.execute, before).startswith(b"credentials.json of a\n")
+    assert commands.read_response(host.execute, host.look()).startswith(b"credentials.json of b\n")
+    assert commands.read_response(host.execute, before).startswith(b"credentials.json of a\n")
 
 
 def test_none(host: Host) -> None:
-    held = host.probe()
+    state = host.look()
     with refused("bad_path"):
-        gateway.read_response(host.execute, held)
-    host.hold("a")
+        commands.read_response(host.execute, state)
+    host.plant("a")
     (host.path / "current" / "credentials.json").unlink()
     with refused("bad_path"):
-        gateway.read_response(host.execute, host.probe())
+        commands.read_response(host.execute, host.look())
 
 
 def test_nothing_else_shows_a_secret(host: Host) -> None:
-    host.hold("a", "b")
-    host.repair()
-    gateway.survey(host.execute, [str(host.path)])
+    host.plant("a", "b")
+    host.set_attributes()
+    commands.look_at_generations(host.execute, [str(host.path)])
     host.remove()
     text = "".join(host.outputs)
     assert "thing.json" in text

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from shell.consumer import Consumer
-from shell.host import DIRECTORY_MODE, MODES, SHELLS, UNREAD, Host, change, outcome, plant_generation, refused, snapshot
+from shell.host import DIRECTORY_MODE, MODES, SHELLS, Host, change, outcome, plant_generation, refused, snapshot
 from shell.steps import stepping
 
 BEFORE_THE_SWITCH = 26  # the commands of a roll back until then
@@ -33,16 +33,16 @@ def assert_in_use(host: Host, marker: str, generations: list[str], newest: str |
     assert host.marker == marker
     assert host.generations == generations
     assert host.leftovers == ([".newest"] if newest else [])
-    held = host.probe()
-    assert held.newest == (newest or held.current)
-    assert held.leftovers == ()
+    state = host.look()
+    assert state.bundle.newest == (newest or state.bundle.current)
+    assert state.bundle.leftovers == ()
 
 
 # ---- there and back ----
 
 
 def test_back_and_forward(host: Host) -> None:
-    host.hold("a", "b", "c")
+    host.plant("a", "b", "c")
     generations = host.generations
     before = {name: snapshot(host.path / "generations" / name) for name in ("000001", "000003")}
     for target, marker in (("000002", "b"), ("000001", "a"), ("000003", "c"), ("000002", "b")):
@@ -57,7 +57,7 @@ def test_back_and_forward(host: Host) -> None:
 
 
 def test_modes_are_put_right(host: Host) -> None:
-    host.hold("a", "b")
+    host.plant("a", "b")
     target = host.path / "generations" / "000001"
     for entry in (target / "client.key", target / "thing.json", target):
         entry.chmod(0o755)
@@ -68,7 +68,7 @@ def test_modes_are_put_right(host: Host) -> None:
 
 
 def test_with_consumers(host: Host, consumer: Consumer) -> None:
-    host.hold("a", "b")
+    host.plant("a", "b")
     host.roll_back("000001", **consumer.options)
     assert consumer.calls == ["reload 000001", "health 000001"]
     consumer.assert_up_to_date()
@@ -90,14 +90,14 @@ def put_a_link_there(target: Path) -> None:
 
 @pytest.mark.parametrize("damage", [change_a_file, lose_a_file, put_a_link_there, shutil.rmtree])
 def test_a_damaged_target(host: Host, consumer: Consumer, damage: Callable[[Path], None]) -> None:
-    host.hold("a", "b")
-    held = host.checked()
+    host.plant("a", "b")
+    state = host.checked()
     target = host.path / "generations" / "000001"
     digests = json.loads((target / "thing.json").read_bytes())["files"]
     damage(target)
     before = snapshot(host.path / "generations")
     with refused("no_generation"):
-        gateway.roll_back(host.execute, held, "000001", UNREAD, digests, change(**consumer.options))
+        commands.roll_back(host.execute, state, "000001", MODES, digests, change(**consumer.options))
     assert snapshot(host.path / "generations") == before
     assert host.marker == "b"
     assert host.leftovers == []
@@ -106,7 +106,7 @@ def test_a_damaged_target(host: Host, consumer: Consumer, damage: Callable[[Path
 
 def test_a_link_in_the_target(host: Host, tmp_path: Path) -> None:
     """Its content is what the record says, and yet somebody else can change it."""
-    host.hold("a", "b")
+    host.plant("a", "b")
     key = host.path / "generations" / "000001" / "client.key"
     elsewhere = tmp_path / "elsewhere"
     key.rename(elsewhere)
@@ -125,25 +125,25 @@ def test_a_link_in_the_target(host: Host, tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_how_many_stay(host: Host, keep: int) -> None:
     """Never without the one in use, wherever it stands, and not without the newest, so that its name leads back."""
-    host.hold("a", "b", "c")
+    host.plant("a", "b", "c")
     stay = {0: ["000001", "000003"], 1: ["000001", "000003"], 2: ["000001", "000002", "000003"]}[keep]
     host.roll_back("000001", keep=keep)
     assert_in_use(host, "a", stay, "000003")
-    host.repair(keep=keep)
+    host.set_attributes(keep=keep)
     assert_in_use(host, "a", stay, "000003")
     assert host.install("d", keep=keep) == "000004"
     assert_in_use(host, "d", ["000001", "000004"] if keep else ["000004"], None)
 
 
 def test_back_and_forward_where_nothing_is_kept(host: Host) -> None:
-    host.hold("a", "b", "c")
+    host.plant("a", "b", "c")
     host.roll_back("000001", keep=0)
     assert host.roll_back("000003", keep=0) == "000003"
     assert_in_use(host, "c", ["000003"], "000003")
 
 
 def test_the_next_installation_drops_what_was_given_up(host: Host) -> None:
-    host.hold("a", "b", "c")
+    host.plant("a", "b", "c")
     host.roll_back("000002", keep=2)
     assert host.install("d", keep=5) == "000004"
     assert_in_use(host, "d", ["000001", "000002", "000004"], None)
@@ -151,11 +151,11 @@ def test_the_next_installation_drops_what_was_given_up(host: Host) -> None:
 
 def test_what_a_dead_run_left(host: Host) -> None:
     """It stands after everything that has ever been in use."""
-    host.hold("a", "b")
+    host.plant("a", "b")
     host.roll_back("000001")
     plant_generation(host, "000003", "dead")
-    assert host.checked().leftovers == ("000003",)
-    host.repair()
+    assert host.checked().bundle.leftovers == ("000003",)
+    host.set_attributes()
     assert_in_use(host, "a", ["000001", "000002"], "000002")
     plant_generation(host, "000005", "dead")
     assert host.install("c") == "000006"
@@ -164,14 +164,14 @@ def test_what_a_dead_run_left(host: Host) -> None:
 
 @pytest.mark.parametrize("junk", ["000001", "../000009", "0000009", "file"])
 def test_junk_in_the_place_of_the_link(host: Host, junk: str) -> None:
-    host.hold("a", "b")
+    host.plant("a", "b")
     newest = host.path / ".newest"
     if junk == "file":
         newest.write_text("000009")
     else:
         newest.symlink_to(junk)
-    assert host.checked().newest == "000002"
-    host.repair()
+    assert host.checked().bundle.newest == "000002"
+    host.set_attributes()
     assert host.generations == ["000001", "000002"]
     host.roll_back("000001")
     assert_in_use(host, "a", ["000001", "000002"], "000002")
@@ -182,7 +182,7 @@ def test_junk_in_the_place_of_the_link(host: Host, junk: str) -> None:
 
 
 def test_back_to_what_does_not_work(host: Host, consumer: Consumer) -> None:
-    host.hold("bad", "good")
+    host.plant("bad", "good")
     with refused("health_check_failed"):
         host.roll_back("000001", health_timeout=1, **consumer.options)
     assert consumer.calls == ["reload 000001", "health 000001", "reload 000002"]
@@ -192,7 +192,7 @@ def test_back_to_what_does_not_work(host: Host, consumer: Consumer) -> None:
 
 def test_forward_to_what_does_not_work(host: Host, consumer: Consumer) -> None:
     """It has been in use, so it keeps its name; what was installed for the first time does not."""
-    host.hold("good", "bad")
+    host.plant("good", "bad")
     host.roll_back("000001")
     with refused("health_check_failed"):
         host.roll_back("000002", health_timeout=1, **consumer.options)
@@ -204,31 +204,33 @@ def test_forward_to_what_does_not_work(host: Host, consumer: Consumer) -> None:
 
 
 def test_somebody_was_faster(host: Host, consumer: Consumer) -> None:
-    host.hold("a", "b")
-    held = host.checked()
-    host.install("c", held)
+    host.plant("a", "b")
+    state = host.checked()
+    host.install("c", state)
     before = snapshot(host.path / "generations")
     with refused("concurrent_change"):
-        host.roll_back("000002", held, **consumer.options)
+        host.roll_back("000002", state, **consumer.options)
     assert snapshot(host.path / "generations") == before
     assert_in_use(host, "c", ["000002", "000003"], None)
     assert consumer.calls == []
 
 
 def test_nobody_comes_between_switch_and_check(host: Host, tmp_path: Path) -> None:
-    host.hold("a", "b")
-    held = host.checked()
+    host.plant("a", "b")
+    state = host.checked()
     paused, resume = tmp_path / "paused", tmp_path / "resume"
     wait = f': >"{paused}"; until [ -e "{resume}" ]; do sleep 0.03; done; exit 1'
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(outcome, partial(host.roll_back, "000001", held, health_command=wait, health_timeout=1))
+        slow = pool.submit(outcome, partial(host.roll_back, "000001", state, health_command=wait, health_timeout=1))
         while not paused.exists() and not slow.done():
             time.sleep(0.002)
         found = host.checked()
-        others = [outcome(action) for action in (partial(host.install, "c", found), partial(host.repair, found))]
+        others = [
+            outcome(action) for action in (partial(host.install, "c", found), partial(host.set_attributes, found))
+        ]
         resume.touch()
         assert slow.result() == "health_check_failed"
-    assert (found.current, found.leftovers) == ("000001", (".trial",))
+    assert (found.bundle.current, found.bundle.leftovers) == ("000001", (".health-check",))
     assert others == ["concurrent_change", "concurrent_change"]
     assert_in_use(host, "b", ["000001", "000002"], "000002")
 
@@ -237,22 +239,22 @@ def test_nobody_comes_between_switch_and_check(host: Host, tmp_path: Path) -> No
 def test_killed_before_every_command(
     host: Host, consumer: Consumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str
 ) -> None:
-    host.hold(marker, "old")
+    host.plant(marker, "old")
     first = host.checked()
     codes = []
     with stepping(monkeypatch, host, tmp_path) as at_step:
         for step in range(BEFORE_THE_SWITCH + SHELLS.index(host.shell), 80, len(SHELLS)):
             shutil.rmtree(host.path)
-            host.hold(marker, "old")
+            host.plant(marker, "old")
             consumer.used.write_bytes((host.path / "current" / "client.key").read_bytes())
             dying = at_step(step, "kill -9 0")
             codes.append(outcome(partial(dying.roll_back, "000001", first, health_timeout=1, **consumer.options)))
             assert host.marker in (marker, "old")
             if len(codes) == 1:
                 assert consumer.calls == []
-            code = outcome(partial(host.repair, host.believing(first), health_timeout=1, **consumer.options))
+            code = outcome(partial(host.set_attributes, host.believing(first), health_timeout=1, **consumer.options))
             if code == "health_check_failed" and marker == "bad":
-                code = outcome(partial(host.repair, host.believing(first), **consumer.options))
+                code = outcome(partial(host.set_attributes, host.believing(first), **consumer.options))
             assert code == "done"
             assert host.marker in ("good", "old")
             assert host.generations == ["000001", "000002"]
@@ -266,11 +268,11 @@ def test_killed_before_every_command(
 
 def test_what_is_no_file_is_not_read(host: Host) -> None:
     """Reading a pipe would never end."""
-    host.hold("a", "b")
-    held = host.checked()
+    host.plant("a", "b")
+    state = host.checked()
     key = host.path / "generations" / "000001" / "client.key"
     key.unlink()
     os.mkfifo(key)
     with refused("no_generation"):
-        host.roll_back("000001", held)
+        host.roll_back("000001", state)
     assert host.marker == "b"

@@ -129,6 +129,14 @@ def _add_observation(routes: APIRouter, store: Store) -> None:
         """Deactivate a Thing, as somebody would in the portal."""
         return _set_status(store, identity, "deactivated")
 
+    @routes.delete("/things/{identity}", status_code=204, response_class=Response, responses={404: {"model": Refusal}})
+    def delete_thing(identity: str) -> None:
+        """Remove a Thing, as somebody would in the portal."""
+        with store.transaction() as connection:
+            removed = things.remove(connection, identity)
+        if not removed:
+            raise HTTPException(404, "no such Thing")
+
 
 def _add_control(routes: APIRouter, store: Store) -> None:
     """Add what a test prepares: profiles, faults, clock, settings."""

@@ -79,6 +79,10 @@ class RunningSimulator:
         """Deactivate the Thing with this id."""
         self._call("POST", f"things/{thing}/deactivate")
 
+    def remove(self, thing: str) -> None:
+        """Remove the Thing with this id, which frees its hardware ID."""
+        self._call("DELETE", f"things/{thing}")
+
     def set_clock_offset(self, seconds: float) -> None:
         """Set the simulated clock ahead of the real one."""
         self._call("PUT", "clock", {"offset_seconds": seconds})

@@ -24,7 +24,7 @@ from simulator.store import Store
 class CuttableProtocol(H11Protocol):
     """HTTP/1.1 that tells the application which transport a request came through."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # H11Protocol narrows it, too
         """Wrap the application, for this connection."""
         super().connection_made(transport)
         application = self.app

@@ -118,6 +118,11 @@ def set_status(connection: sqlite3.Connection, identity: str, status: Status) ->
     return found[0] if found else None
 
 
+def remove(connection: sqlite3.Connection, identity: str) -> bool:
+    """Remove a Thing, which frees its hardware ID; return whether there was one."""
+    return connection.execute("DELETE FROM things WHERE id = ?", (identity,)).rowcount > 0
+
+
 def count_answer(connection: sqlite3.Connection, thing: Thing) -> None:
     """Record one more successful response for `thing`."""
     connection.execute("UPDATE things SET answered = answered + 1 WHERE id = ?", (thing.id,))

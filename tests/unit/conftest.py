@@ -7,7 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verification import VerifySettings
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, install_by_hand
+from ansible_collections.thingstream.ztp.tests.unit.servers import Pki, lifetime
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, Pair, cloudlocate, make_pair
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -58,3 +60,27 @@ def thrice(rig: Rig) -> Rig:
         rig.present(cloudlocate(clientId=f"device:{number}"), force=number > 1)
     rig.now = NOW + 10 * DAY
     return rig
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """CAs for the servers and Things of the tests."""
+    authorities = [
+        make_pair(ec.generate_private_key(ec.SECP256R1()), f"CA of {name}", authority=True, **lifetime())
+        for name in ("servers", "Things", "nobody")
+    ]
+    directory = tmp_path_factory.mktemp("pki")
+    (directory / "servers.pem").write_text(authorities[0].certificate)
+    return Pki(directory, *authorities)
+
+
+@pytest.fixture(scope="session")
+def thing(pki: Pki) -> Pair:
+    """The pair of a Thing."""
+    return pki.issue(pki.things)
+
+
+@pytest.fixture
+def settings(pki: Pki) -> VerifySettings:
+    """Settings that trust the servers of the tests."""
+    return VerifySettings(timeout=3, position=None, broker_ca=pki.servers.certificate, caster_ca_path=pki.ca_path)

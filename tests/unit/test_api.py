@@ -1,22 +1,26 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is repeated and what is not, what each refusal means, and ``post`` against a real TLS server."""
+"""Which requests are repeated, what each refusal means, and ``post`` against a real TLS server."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
@@ -40,14 +44,14 @@ ENDPOINT = api.Endpoint("https://api.example.com/ztp")
 BODY = {"token": TOKEN, "givenName": "gw1"}
 SECRET_BODY = json.dumps({"password": MQTT_PASSWORD}).encode()
 
-Reply = api.Answer | Exception
+Reply = api.HttpResponse | Exception
 
 
-# ---- ask ----
+# ---- request ----
 
 
-def answer(status: int, body: bytes = SECRET_BODY, **headers: str) -> api.Answer:
-    return api.Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+def response(status: int, body: bytes = SECRET_BODY, **headers: str) -> api.HttpResponse:
+    return api.HttpResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
 def not_sent() -> api.NotSent:
@@ -55,118 +59,144 @@ def not_sent() -> api.NotSent:
 
 
 def unknown(code: str = "timeout") -> api.OutcomeUnknown:
-    return api.OutcomeUnknown(ProvisioningError(code, "No answer."))
+    return api.OutcomeUnknown(ProvisioningError(code, "No response."))
 
 
 @dataclass
 class Script:
-    """A platform that answers what is written, once each, and a clock that only notes its waits."""
+    """A platform with scripted responses, once each, and a clock that only notes its waits."""
 
     replies: list[Reply]
     waits: list[float] = field(default_factory=list)
     drawn: list[tuple[float, float]] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
     lost: bool = False
+    may_have_arrived: bool = False
+    interrupt: int = 0
+    can_keep: bool = True
 
-    def post(self, endpoint: api.Endpoint, payload: bytes) -> api.Answer:
+    def keep(self, body: bytes) -> None:
+        if not self.can_keep:
+            raise ProvisioningError("spool_failed", "The disk is full.")
+        self.kept.append(body)
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        if len(self.waits) == self.interrupt:
+            raise KeyboardInterrupt
+
+    def post(self, endpoint: api.Endpoint, payload: bytes, sending: api.Sending) -> api.HttpResponse:
+        """Do as ``api.post`` does."""
         self.sent.append(payload)
         assert self.replies, "one request too many"
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
+            sending.may_have_arrived = isinstance(reply, api.OutcomeUnknown)
             raise reply
+        sending.may_have_arrived = True
+        if reply.status == 200:
+            sending.keep(reply.body)
         return reply
 
     def uniform(self, low: float, high: float) -> float:
         self.drawn.append((low, high))
         return low + (high - low) / 4
 
-    def ask(self, repeatable: bool = False, retries: int = 3) -> bytes:
-        result = api.ask(
-            replace(ENDPOINT, retries=retries),
-            BODY,
-            repeatable=repeatable,
-            post=self.post,
-            sleep=self.waits.append,
-            uniform=self.uniform,
-            now=lambda: NOW,
-        )
+    def request(self, repeatable: bool = False, retries: int = 3) -> bytes:
+        sending = api.Sending(self.keep)
+        try:
+            result = api.request(
+                replace(ENDPOINT, retries=retries),
+                BODY,
+                sending,
+                repeatable=repeatable,
+                post=self.post,
+                sleep=self.sleep,
+                uniform=self.uniform,
+                now=lambda: NOW,
+            )
+        finally:
+            self.may_have_arrived = sending.may_have_arrived
         assert not self.replies, "one request too few"
+        assert self.kept == [result]
         return result
 
     def fail(self, repeatable: bool = False, retries: int = 3) -> ProvisioningError:
         with pytest.raises((ProvisioningError, api.OutcomeUnknown)) as caught:
-            self.ask(repeatable, retries)
+            self.request(repeatable, retries)
         assert not self.replies, "one request too few"
         assert_no_secret(caught.value)
         error = caught.value
+        assert isinstance(error, ProvisioningError | api.OutcomeUnknown)
         self.lost = isinstance(error, api.OutcomeUnknown)
         return error.error if isinstance(error, api.OutcomeUnknown) else error
 
 
-OK = answer(200, b"the body")
+OK = response(200, b"the body")
 IN_5_SECONDS = format_datetime(NOW + timedelta(seconds=5), usegmt=True)
 AN_HOUR_AGO = format_datetime(NOW - timedelta(hours=1), usegmt=True)
 
 
 def test_what_is_sent() -> None:
     script = Script([OK])
-    assert script.ask() == b"the body"
+    assert script.request() == b"the body"
     assert [json.loads(payload) for payload in script.sent] == [BODY]
     assert script.waits == []
 
 
-# (what the platform does first, asked again where a repetition is safe, where it is not, the wait if it is fixed)
+# (what the platform does first, repeated where that is safe, repeated where it is not, the wait if it is fixed)
 _RETRIES: list[tuple[Callable[[], Reply], bool, bool, float | None]] = [
     (not_sent, True, True, None),
     (lambda: unknown("timeout"), True, False, None),
     (lambda: unknown("unreachable"), True, False, None),
     (lambda: unknown("bad_response"), True, False, None),
-    (lambda: answer(429, Retry_After="7"), True, True, 7),
-    (lambda: answer(429, Retry_After=" 7 "), True, True, 7),
-    (lambda: answer(429, Retry_After="0"), True, True, 0),
-    (lambda: answer(429, Retry_After="60"), True, True, 60),
-    (lambda: answer(429, Retry_After="61"), False, False, None),
-    (lambda: answer(429, Retry_After=IN_5_SECONDS), True, True, 5),
-    (lambda: answer(429, Retry_After=AN_HOUR_AGO), True, True, 0),
-    (lambda: answer(429, Retry_After="soon"), False, False, None),
-    (lambda: answer(429, Retry_After="-5"), False, False, None),
-    (lambda: answer(429, Retry_After="1.5"), False, False, None),
-    (lambda: answer(429, Retry_After="9" * 30), False, False, None),
-    (lambda: answer(429, Retry_After="Sun, 22 Nov 2026 12:00:05 +99999999999999999"), False, False, None),
-    (lambda: answer(429, Retry_After="Sun, 99 Nov 2026 12:00:05 GMT"), False, False, None),
-    (lambda: answer(429, Retry_After="Sun, 22 Nov 2099 12:00:05 GMT"), False, False, None),
-    (lambda: answer(429), False, False, None),
-    (lambda: answer(503, Retry_After="7"), True, True, 7),
-    (lambda: answer(503, Retry_After=IN_5_SECONDS), True, True, 5),
-    (lambda: answer(503, Retry_After="3600"), False, False, None),
-    (lambda: answer(503), True, False, None),
-    (lambda: answer(500), True, False, None),
-    (lambda: answer(500, Retry_After="7"), True, False, 7),
-    (lambda: answer(502), True, False, None),
-    (lambda: answer(504), True, False, None),
-    (lambda: answer(599), True, False, None),
-    (lambda: answer(400), False, False, None),
-    (lambda: answer(401), False, False, None),
-    (lambda: answer(403, b"Device already registered"), False, False, None),
-    (lambda: answer(403, Retry_After="1"), False, False, None),
-    (lambda: answer(404), False, False, None),
-    (lambda: answer(408), False, False, None),
-    (lambda: answer(422), False, False, None),
-    (lambda: answer(201), False, False, None),
-    (lambda: answer(204), False, False, None),
-    (lambda: answer(302, Retry_After="1"), False, False, None),
+    (lambda: response(429, Retry_After="7"), True, True, 7),
+    (lambda: response(429, Retry_After=" 7 "), True, True, 7),
+    (lambda: response(429, Retry_After="0"), True, True, 0),
+    (lambda: response(429, Retry_After="60"), True, True, 60),
+    (lambda: response(429, Retry_After="61"), False, False, None),
+    (lambda: response(429, Retry_After=IN_5_SECONDS), True, True, 5),
+    (lambda: response(429, Retry_After=AN_HOUR_AGO), True, True, 0),
+    (lambda: response(429, Retry_After="soon"), False, False, None),
+    (lambda: response(429, Retry_After="-5"), False, False, None),
+    (lambda: response(429, Retry_After="1.5"), False, False, None),
+    (lambda: response(429, Retry_After="9" * 30), False, False, None),
+    (lambda: response(429, Retry_After="Sun, 22 Nov 2026 12:00:05 +99999999999999999"), False, False, None),
+    (lambda: response(429, Retry_After="Sun, 99 Nov 2026 12:00:05 GMT"), False, False, None),
+    (lambda: response(429, Retry_After="Sun, 22 Nov 2099 12:00:05 GMT"), False, False, None),
+    (lambda: response(429), False, False, None),
+    (lambda: response(503, Retry_After="7"), True, True, 7),
+    (lambda: response(503, Retry_After=IN_5_SECONDS), True, True, 5),
+    (lambda: response(503, Retry_After="3600"), False, False, None),
+    (lambda: response(503), True, False, None),
+    (lambda: response(500), True, False, None),
+    (lambda: response(500, Retry_After="7"), True, False, 7),
+    (lambda: response(502), True, False, None),
+    (lambda: response(504), True, False, None),
+    (lambda: response(599), True, False, None),
+    (lambda: response(400), False, False, None),
+    (lambda: response(401), False, False, None),
+    (lambda: response(403, b"Device already registered"), False, False, None),
+    (lambda: response(403, Retry_After="1"), False, False, None),
+    (lambda: response(404), False, False, None),
+    (lambda: response(408), False, False, None),
+    (lambda: response(422), False, False, None),
+    (lambda: response(201), False, False, None),
+    (lambda: response(204), False, False, None),
+    (lambda: response(302, Retry_After="1"), False, False, None),
     (lambda: ProvisioningError("tls", "No."), False, False, None),
 ]
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
 @pytest.mark.parametrize(("first", "if_repeatable", "otherwise", "wait"), _RETRIES)
-def test_what_is_asked_again(
+def test_which_requests_are_repeated(
     first: Callable[[], Reply], if_repeatable: bool, otherwise: bool, wait: float | None, repeatable: bool
 ) -> None:
     if if_repeatable if repeatable else otherwise:
         script = Script([first(), OK])
-        assert script.ask(repeatable) == b"the body"
+        assert script.request(repeatable) == b"the body"
         assert script.sent[0] == script.sent[1]
         assert len(script.waits) == 1
         if wait is not None:
@@ -187,7 +217,7 @@ def test_waits_double_are_capped_and_drawn_at_random() -> None:
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_the_last_error_is_what_remains(retries: int) -> None:
-    script = Script([*(not_sent() for _try in range(retries)), answer(503, Retry_After="1")])
+    script = Script([*(not_sent() for _try in range(retries)), response(503, Retry_After="1")])
     error = script.fail(retries=retries)
     assert (error.code, error.status) == ("server_error", 503)
     assert len(script.waits) == retries
@@ -197,28 +227,29 @@ def test_the_last_error_is_what_remains(retries: int) -> None:
     ("reply", "lost"),
     [
         (unknown, True),
-        (lambda: answer(500), True),
-        (lambda: answer(500, Retry_After="7"), True),
-        (lambda: answer(503), True),
-        (lambda: answer(201), True),
-        (lambda: answer(503, Retry_After="7"), False),
-        (lambda: answer(503, Retry_After="3600"), False),
-        (lambda: answer(429), False),
-        (lambda: answer(302), False),
-        (lambda: answer(307), False),
-        (lambda: answer(303), True),  # done, see there
-        (lambda: answer(502), True),
-        (lambda: answer(504), True),  # a gateway in between that did not wait for the platform
-        (lambda: answer(403, b"Device already registered"), False),
+        (lambda: response(500), True),
+        (lambda: response(500, Retry_After="7"), True),
+        (lambda: response(503), True),
+        (lambda: response(201), True),
+        (lambda: response(503, Retry_After="7"), False),
+        (lambda: response(503, Retry_After="3600"), False),
+        (lambda: response(429), False),
+        (lambda: response(302), False),
+        (lambda: response(307), False),
+        (lambda: response(303), True),  # done, see there
+        (lambda: response(502), True),
+        (lambda: response(504), True),  # a gateway in between that did not wait for the platform
+        (lambda: response(403, b"Device already registered"), False),
         (lambda: ProvisioningError("tls", "No."), False),
         (not_sent, False),
     ],
 )
-def test_it_tells_where_a_thing_may_have_been_created(reply: Callable[[], Reply], lost: bool) -> None:
-    """Asking again could create a second Thing that costs money: a human has to look first."""
+def test_whether_a_thing_may_have_been_created(reply: Callable[[], Reply], lost: bool) -> None:
+    """Another request could create a second Thing that costs money: a person has to look first."""
     script = Script([reply()])
     script.fail(repeatable=False, retries=0)
-    assert script.lost == lost
+    assert script.lost == script.may_have_arrived == lost
+    assert script.kept == []
     again = Script([reply()])
     again.fail(repeatable=True, retries=0)
     assert not again.lost
@@ -226,7 +257,31 @@ def test_it_tells_where_a_thing_may_have_been_created(reply: Callable[[], Reply]
 
 def test_an_unexpected_exception_is_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
-        Script([ZeroDivisionError()]).ask()
+        Script([ZeroDivisionError()]).request()
+
+
+@pytest.mark.parametrize(
+    ("replies", "may_have_arrived"),
+    [
+        ([response(429, Retry_After="1")], False),
+        ([not_sent()], False),
+        ([unknown()], True),
+        ([unknown(), response(429, Retry_After="1")], False),
+        ([unknown(), response(500)], True),
+    ],
+)
+def test_an_interruption_between_two_tries(replies: list[Reply], may_have_arrived: bool) -> None:
+    """What is known of the last try counts."""
+    script = Script(replies, interrupt=len(replies))
+    with pytest.raises(KeyboardInterrupt):
+        script.request(repeatable=True)
+    assert script.may_have_arrived is may_have_arrived
+
+
+def test_a_response_that_cannot_be_kept_is_not_requested_again() -> None:
+    script = Script([OK], can_keep=False)
+    assert script.fail(repeatable=True).code == "spool_failed"
+    assert script.may_have_arrived
 
 
 # ---- what the platform says when it refuses ----
@@ -276,7 +331,7 @@ _TEXTS = [
 @pytest.mark.parametrize(("status", "text", "code"), _TEXTS)
 def test_each_refusal(status: int, text: str, code: str) -> None:
     body = f"{text} {TOKEN} {MQTT_PASSWORD}".encode()
-    error = Script([answer(status, body)]).fail(retries=0)
+    error = Script([response(status, body)]).fail(retries=0)
     assert (error.code, error.status) == (code, status)
     assert str(status) in error.message
     if text:
@@ -285,14 +340,14 @@ def test_each_refusal(status: int, text: str, code: str) -> None:
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\x00", b"x" * 100_000 + b"already registered", b"\x1b[31m{{ 7*7 }}"])
 def test_a_hostile_refusal(body: bytes) -> None:
-    error = Script([answer(403, body)]).fail()
+    error = Script([response(403, body)]).fail()
     assert error.code == "refused"
     assert len(error.message) < 400
     assert error.message.isprintable()
 
 
-def test_the_representation_of_what_came_back_hides_it() -> None:
-    assert_no_secret(OK, answer(200), replace(ENDPOINT, proxy=f"http://user:{MQTT_PASSWORD}@proxy"))
+def test_the_representation_of_a_response_hides_it() -> None:
+    assert_no_secret(OK, response(200), replace(ENDPOINT, proxy=f"http://user:{MQTT_PASSWORD}@proxy"))
 
 
 # ---- what can be said before anything is sent ----
@@ -314,7 +369,7 @@ def test_the_representation_of_what_came_back_hides_it() -> None:
     ],
 )
 def test_urls_that_are_taken(url: str) -> None:
-    api.check_url(url)
+    assert api.request_problem(TOKEN, "gw1", url) is None
 
 
 @pytest.mark.parametrize(
@@ -349,12 +404,10 @@ def test_urls_that_are_taken(url: str) -> None:
     ],
 )
 def test_urls_that_are_refused(url: str) -> None:
-    with pytest.raises(ProvisioningError) as caught:
-        api.check_url(url)
-    assert (caught.value.code, "api_url" in caught.value.message) == ("bad_option", True)
-    assert "secret" not in caught.value.message
-    with pytest.raises(ProvisioningError):
-        api.check_request(TOKEN, "gw1", url)
+    problem = api.request_problem(TOKEN, "gw1", url)
+    assert problem is not None
+    assert (problem.code, "api_url" in problem.message) == ("bad_option", True)
+    assert "secret" not in problem.message
 
 
 @pytest.mark.parametrize(
@@ -375,21 +428,17 @@ def test_urls_that_are_refused(url: str) -> None:
         (TOKEN, "g" * 51, "bad_option"),
     ],
 )
-def test_a_request_is_looked_at_first(token: str | None, given_name: str, code: str | None) -> None:
-    if code is None:
-        api.check_request(token, given_name, api.DEFAULT_URL)
-        return
-    with pytest.raises(ProvisioningError) as caught:
-        api.check_request(token, given_name, api.DEFAULT_URL)
-    assert caught.value.code == code
-    assert_no_secret(caught.value, also=(TOKEN[8:],))
+def test_a_request_is_checked_before_it_is_sent(token: str | None, given_name: str, code: str | None) -> None:
+    problem = api.request_problem(token, given_name, api.DEFAULT_URL)
+    assert (problem.code if problem else None) == code
+    assert_no_secret(problem, also=(TOKEN[8:],))
 
 
 @pytest.mark.parametrize("name", ["gw1", "ü" * 80, "a.very.long." * 10])
 def test_the_given_name_is_one_that_the_platform_takes(name: str) -> None:
     given_name = api.default_given_name(name)
     assert name.startswith(given_name)
-    api.check_request(TOKEN, given_name, api.DEFAULT_URL)
+    assert api.request_problem(TOKEN, given_name, api.DEFAULT_URL) is None
 
 
 # ---- post, against a real server ----
@@ -397,7 +446,7 @@ def test_the_given_name_is_one_that_the_platform_takes(name: str) -> None:
 
 @dataclass(frozen=True)
 class Pki:
-    """A CA of our own, and the TLS contexts of servers with its certificates."""
+    """A CA of the tests, and the TLS contexts of servers with its certificates."""
 
     ca_path: str
     directory: Path
@@ -448,10 +497,29 @@ def endpoint(port: int, pki: Pki, **changes: Any) -> api.Endpoint:
 PAYLOAD = json.dumps(BODY).encode()
 
 
+def post(where: api.Endpoint) -> api.HttpResponse:
+    """Send one request; what is kept is the body of a 200, and nothing else."""
+    kept: list[bytes] = []
+    sending = api.Sending(kept.append)
+    response = api.post(where, PAYLOAD, sending)
+    assert kept == [response.body] * (response.status == 200)
+    assert sending.may_have_arrived
+    return response
+
+
 def post_fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
-    """The kind of the failure (``not_sent``, ``unknown``, ``error``) and its error."""
+    """The kind of the failure (``not_sent``, ``unknown``, ``error``) and its error; nothing is kept."""
+    kept: list[bytes] = []
+    sending = api.Sending(kept.append)
+    kind, error = _post_fails(where, sending)
+    assert kept == []
+    assert sending.may_have_arrived is (kind == "unknown")
+    return kind, error
+
+
+def _post_fails(where: api.Endpoint, sending: api.Sending) -> tuple[str, ProvisioningError]:
     try:
-        api.post(where, PAYLOAD)
+        api.post(where, PAYLOAD, sending)
     except api.NotSent as problem:
         assert_no_secret(problem)
         return "not_sent", ProvisioningError("unreachable", str(problem))
@@ -466,7 +534,7 @@ def post_fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
 
 def test_a_post(pki: Pki, tls: ssl.SSLContext) -> None:
     with serving(answering("200 OK", SECRET_BODY, "X-Thing: yes"), tls=tls) as server:
-        got = api.post(endpoint(server.port, pki), PAYLOAD)
+        got = post(endpoint(server.port, pki))
     assert (got.status, got.body, got.headers["X-Thing"]) == (200, SECRET_BODY, "yes")
     head, _blank, body = server.requests[0].partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
@@ -482,19 +550,19 @@ def test_a_netrc_is_not_used(pki: Pki, tls: ssl.SSLContext, tmp_path: Path, monk
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with serving(answering("200 OK"), tls=tls) as server:
-        api.post(endpoint(server.port, pki), PAYLOAD)
+        post(endpoint(server.port, pki))
     assert b"authorization" not in server.requests[0].lower()
 
 
-def test_a_compressed_answer(pki: Pki, tls: ssl.SSLContext) -> None:
+def test_a_compressed_response(pki: Pki, tls: ssl.SSLContext) -> None:
     with serving(answering("200 OK", gzip.compress(SECRET_BODY), "Content-Encoding: gzip"), tls=tls) as server:
-        assert api.post(endpoint(server.port, pki), PAYLOAD).body == SECRET_BODY
+        assert post(endpoint(server.port, pki)).body == SECRET_BODY
 
 
 @pytest.mark.parametrize("status", ["400 Bad", "403 Forbidden", "429 Slow down", "503 Down"])
-def test_a_refusal_is_an_answer(pki: Pki, tls: ssl.SSLContext, status: str) -> None:
+def test_a_refusal_is_a_response(pki: Pki, tls: ssl.SSLContext, status: str) -> None:
     with serving(answering(status, b"why"), tls=tls) as server:
-        got = api.post(endpoint(server.port, pki), PAYLOAD)
+        got = post(endpoint(server.port, pki))
     assert (got.status, got.body) == (int(status[:3]), b"why")
 
 
@@ -503,9 +571,10 @@ def test_the_name_of_a_header_has_no_case(pki: Pki, tls: ssl.SSLContext, name: s
     """Load balancers send lower-case names."""
     with serving(answering("429 Slow down", b"", f"{name}: 7"), answering("200 OK", b"body"), tls=tls) as server:
         waits: list[float] = []
-        body = api.ask(
+        body = api.request(
             endpoint(server.port, pki),
             BODY,
+            api.Sending(lambda _body: None),
             repeatable=False,
             post=api.post,
             sleep=waits.append,
@@ -522,12 +591,12 @@ def test_a_redirect_is_not_followed(pki: Pki, tls: ssl.SSLContext, status: str) 
     with serving(answering("200 OK"), tls=tls) as other:
         target = f"Location: https://127.0.0.1:{other.port}/"
         with serving(answering(status, b"", target), tls=tls) as server:
-            got = api.post(endpoint(server.port, pki), PAYLOAD)
+            got = post(endpoint(server.port, pki))
     assert got.status == int(status[:3])
     assert (len(server.requests), other.requests) == (1, [])
 
 
-# ---- whom it talks to ----
+# ---- certificates ----
 
 
 @pytest.mark.parametrize(
@@ -540,7 +609,7 @@ def test_a_redirect_is_not_followed(pki: Pki, tls: ssl.SSLContext, status: str) 
     ],
     ids=["another name", "no name", "expired", "of tomorrow"],
 )
-def test_a_certificate_that_is_no_good(pki: Pki, names: tuple[str, ...], dates: dict[str, Any], word: str) -> None:
+def test_a_certificate_that_is_refused(pki: Pki, names: tuple[str, ...], dates: dict[str, Any], word: str) -> None:
     with serving(answering("200 OK"), tls=pki.context(*names, **dates)) as server:
         kind, error = post_fails(endpoint(server.port, pki))
     assert (kind, error.code) == ("error", "tls")
@@ -555,7 +624,7 @@ def test_an_unknown_authority(pki: Pki, tls: ssl.SSLContext) -> None:
         kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
         assert (kind, error.code, "ca_path" in error.message) == ("error", "tls", True)
         assert server.requests == []
-        assert api.post(endpoint(server.port, pki, ca_path=None, validate_certs=False), PAYLOAD).status == 200
+        assert post(endpoint(server.port, pki, ca_path=None, validate_certs=False)).status == 200
         kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
         assert (kind, error.code) == ("error", "tls"), "not validating once must not be remembered"
 
@@ -569,25 +638,9 @@ def test_the_variables_of_requests_do_not_weaken_it(
         assert post_fails(endpoint(server.port, pki, ca_path=None))[1].code == "tls"
 
 
-def test_a_client_certificate(pki: Pki) -> None:
-    context = pki.context("127.0.0.1")
-    context.load_verify_locations(pki.ca_path)
-    context.verify_mode = ssl.CERT_REQUIRED
-    now = NOW.now(NOW.tzinfo)
-    key = ec.generate_private_key(ec.SECP256R1())
-    own = make_pair(key, "client", signer=pki.authority, not_before=now - DAY, not_after=now + DAY)
-    with serving(answering("200 OK"), tls=context) as server:
-        where = endpoint(server.port, pki, client_cert=pki.write("client.pem", own))
-        assert api.post(where, PAYLOAD).status == 200
-        assert post_fails(endpoint(server.port, pki))[1].code in ("tls", "unreachable")
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    "changes", [{"ca_path": "/no/such/ca"}, {"client_cert": "/no/such/cert"}, {"ca_path": "/"}, {"ca_path": __file__}]
-)
-def test_files_that_cannot_be_used(pki: Pki, changes: dict[str, str]) -> None:
-    kind, error = post_fails(endpoint(1, pki, **changes))
+@pytest.mark.parametrize("ca_path", ["/no/such/ca", "/", __file__])
+def test_ca_files_that_cannot_be_used(pki: Pki, ca_path: str) -> None:
+    kind, error = post_fails(endpoint(1, pki, ca_path=ca_path))
     assert (kind, error.code, "ca_path" in error.message) == ("error", "bad_option", True)
 
 
@@ -643,7 +696,7 @@ def test_a_name_that_does_not_resolve(pki: Pki, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("cut", [lambda connection, request: None, reset, hang], ids=["closed", "reset", "silent"])
 def test_a_connection_that_is_cut_before_tls(pki: Pki, cut: Behavior) -> None:
-    """Nothing was sent; whether it is repeated is of less weight than that it is never taken for an answer."""
+    """Nothing was sent, and the error says so."""
     with serving(raw=cut) as server:
         _kind, error = post_fails(endpoint(server.port, pki, timeout=0.2))
     assert error.code in ("tls", "unreachable", "timeout")
@@ -686,7 +739,7 @@ def test_plain_http_where_tls_is_expected(pki: Pki) -> None:
         "broken TLS in the body",
     ],
 )
-def test_an_answer_that_is_not_whole(pki: Pki, tls: ssl.SSLContext, behavior: Behavior, code: str) -> None:
+def test_a_response_that_is_not_whole(pki: Pki, tls: ssl.SSLContext, behavior: Behavior, code: str) -> None:
     """The request went out: a Thing may have been created, and the caller has to know."""
     with serving(behavior, tls=tls) as server:
         kind, error = post_fails(endpoint(server.port, pki))
@@ -696,15 +749,15 @@ def test_an_answer_that_is_not_whole(pki: Pki, tls: ssl.SSLContext, behavior: Be
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Le"])
-def test_an_answer_that_is_cut_in_its_head(pki: Pki, tls: ssl.SSLContext, head: bytes) -> None:
-    """The HTTP library takes it for a whole answer without a body."""
+def test_a_response_that_is_cut_in_its_head(pki: Pki, tls: ssl.SSLContext, head: bytes) -> None:
+    """The HTTP library takes it for a whole response without a body."""
     with serving(send(head), tls=tls) as server:
         kind, error = post_fails(endpoint(server.port, pki))
     assert (kind, error.code) == ("unknown", "bad_response")
 
 
 @pytest.mark.parametrize("behavior", [hang, send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", hang)])
-def test_an_answer_that_does_not_come(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> None:
+def test_a_response_that_does_not_come(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> None:
     begin = time.monotonic()
     with serving(behavior, tls=tls) as server:
         kind, error = post_fails(endpoint(server.port, pki, timeout=0.1))
@@ -714,7 +767,7 @@ def test_an_answer_that_does_not_come(pki: Pki, tls: ssl.SSLContext, behavior: B
 
 
 def drip(data: bytes) -> Behavior:
-    """Sends a byte at a time, for longer than anybody should listen."""
+    """Send a byte at a time, for longer than any run should wait."""
 
     def behave(connection: socket.socket, request: bytes) -> None:
         with suppress(OSError):
@@ -727,7 +780,7 @@ def drip(data: bytes) -> Behavior:
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\nX-Endless: ", b"HTTP/1.1 200 OK\r\n\r\n"])
-def test_an_answer_that_drips(pki: Pki, tls: ssl.SSLContext, data: bytes) -> None:
+def test_a_response_that_drips(pki: Pki, tls: ssl.SSLContext, data: bytes) -> None:
     """Each read is quick, all of them together would take days."""
     begin = time.monotonic()
     with serving(drip(data), tls=tls) as server:
@@ -746,15 +799,254 @@ def test_an_answer_that_drips(pki: Pki, tls: ssl.SSLContext, data: bytes) -> Non
     ],
     ids=["announced", "compressed", "endless"],
 )
-def test_a_huge_answer(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> None:
+def test_a_huge_response(pki: Pki, tls: ssl.SSLContext, behavior: Behavior) -> None:
     with serving(behavior, tls=tls) as server:
         kind, error = post_fails(endpoint(server.port, pki))
-    assert (kind, error.code, "1 MiB" in error.message) == ("unknown", "bad_response", True)
+    assert (kind, error.code, "256 KiB" in error.message) == ("unknown", "bad_response", True)
 
 
-def test_the_largest_answer(pki: Pki, tls: ssl.SSLContext) -> None:
+def test_the_largest_response(pki: Pki, tls: ssl.SSLContext) -> None:
     with serving(answering("200 OK", b"x" * api.MAX_RESPONSE), tls=tls) as server:
-        assert len(api.post(endpoint(server.port, pki), PAYLOAD).body) == api.MAX_RESPONSE
+        assert len(post(endpoint(server.port, pki)).body) == api.MAX_RESPONSE
+
+
+# ---- interrupted ----
+
+
+class TaskTimeout(BaseException):
+    """What Ansible raises in the middle of a task; no ``Exception``."""
+
+
+def interrupt() -> None:
+    """Interrupt the main thread, from any thread."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+
+@pytest.fixture
+def timeouts() -> Iterator[None]:
+    """Each ``interrupt`` raises ``TaskTimeout``."""
+
+    def expire(_number: int, _frame: object) -> NoReturn:
+        raise TaskTimeout
+
+    before = signal.signal(signal.SIGALRM, expire)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+def in_two_parts(between: Callable[[], object], pause: float = 0.3) -> Behavior:
+    """Send half of a response, do something, and send the other half after a pause."""
+
+    def behave(connection: socket.socket, request: bytes) -> None:
+        length = len(SECRET_BODY)
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode() + SECRET_BODY[:9])
+        between()
+        time.sleep(pause)
+        with suppress(OSError):
+            connection.sendall(SECRET_BODY[9:])
+
+    return behave
+
+
+@dataclass
+class Interrupted:
+    """A request that is interrupted: what is kept, what is known of it, and how long it took."""
+
+    kept: list[bytes] = field(default_factory=list)
+    may_have_arrived: bool = False
+    seconds: float = 0
+
+    def keep(self, body: bytes) -> None:
+        self.kept.append(body)
+
+    def post(self, where: api.Endpoint) -> None:
+        sending, begin = api.Sending(self.keep), time.monotonic()
+        with pytest.raises(TaskTimeout):
+            api.post(where, PAYLOAD, sending)
+        self.may_have_arrived, self.seconds = sending.may_have_arrived, time.monotonic() - begin
+
+
+@pytest.mark.usefixtures("timeouts")
+def test_a_response_that_arrives_after_an_interruption_is_kept(pki: Pki, tls: ssl.SSLContext) -> None:
+    run = Interrupted()
+    with serving(in_two_parts(interrupt), tls=tls) as server:
+        run.post(endpoint(server.port, pki))
+    assert run.kept == [SECRET_BODY]
+    assert run.may_have_arrived
+
+
+def test_the_end_of_a_body_can_be_read_after_the_interruption() -> None:
+    """The platform may respond before the HTTP library has seen that nothing is left to send."""
+    body = api._Payload(PAYLOAD)
+    assert body.read(65536) == PAYLOAD
+    assert body.withhold()
+    assert body.read(65536) == b""
+    body = api._Payload(PAYLOAD)
+    assert not body.withhold()
+    with pytest.raises(TimeoutError):
+        body.read(65536)
+    assert not body.withhold()
+
+
+@pytest.mark.usefixtures("timeouts")
+def test_an_interruption_while_the_response_is_kept(pki: Pki, tls: ssl.SSLContext) -> None:
+    """A slow disk."""
+
+    class Slow(Interrupted):
+        def keep(self, body: bytes) -> None:
+            interrupt()
+            time.sleep(0.3)
+            super().keep(body)
+
+    run = Slow()
+    with serving(answering("200 OK", SECRET_BODY), tls=tls) as server:
+        run.post(endpoint(server.port, pki))
+    assert run.kept == [SECRET_BODY]
+
+
+@pytest.mark.usefixtures("timeouts")
+def test_a_second_interruption_does_not_wait(pki: Pki, tls: ssl.SSLContext) -> None:
+    """What is known is pessimistic then: the request may have arrived."""
+
+    def interrupt_twice() -> None:
+        interrupt()
+        time.sleep(0.3)
+        interrupt()
+
+    run = Interrupted()
+    with serving(in_two_parts(interrupt_twice, pause=2), tls=tls) as server:
+        run.post(endpoint(server.port, pki))
+        assert (run.kept, run.may_have_arrived) == ([], True)
+    assert run.seconds < 2
+
+
+@pytest.mark.usefixtures("timeouts")
+def test_an_interruption_without_a_response_ends_after_a_grace_period(
+    pki: Pki, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "GRACE_SECONDS", 0.3)
+    run = Interrupted()
+    with serving(in_two_parts(interrupt, pause=2), tls=tls) as server:
+        run.post(endpoint(server.port, pki))
+    assert 0.3 <= run.seconds < 2
+    assert (run.kept, run.may_have_arrived) == ([], True)
+
+
+@pytest.mark.usefixtures("timeouts")
+def test_an_interruption_before_anything_was_sent(pki: Pki) -> None:
+    """The TLS handshake does not come about; nothing is sent after that either, and there is nothing to wait for."""
+    received: list[bytes] = []
+
+    def silent(connection: socket.socket, _request: bytes) -> None:
+        received.append(connection.recv(65536))
+        interrupt()
+        time.sleep(1)
+
+    run = Interrupted()
+    with serving(raw=silent) as server:
+        run.post(endpoint(server.port, pki))
+        assert run.seconds < 1
+    assert not run.may_have_arrived
+    assert TOKEN.encode() not in b"".join(received)
+
+
+def test_an_interruption_before_the_connection(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: object) -> NoReturn:
+        raise TaskTimeout
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    sending = api.Sending(lambda _body: None)
+    with pytest.raises(TaskTimeout):
+        api.post(endpoint(1, pki), PAYLOAD, sending)
+    assert not sending.may_have_arrived
+
+
+def test_a_response_that_arrives_when_the_time_is_over_is_not_kept(pki: Pki, tls: ssl.SSLContext) -> None:
+    """The run has given up its space in the spool, and may have sent another request."""
+    kept: list[bytes] = []
+    is_sent = threading.Event()
+
+    def drip_to_the_end(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(SECRET_BODY)}\r\n\r\n".encode())
+        for number in range(len(SECRET_BODY)):
+            time.sleep(2 / len(SECRET_BODY))
+            connection.sendall(SECRET_BODY[number : number + 1])
+        is_sent.set()
+
+    sending = api.Sending(kept.append)
+    with serving(drip_to_the_end, tls=tls) as server:
+        with pytest.raises(api.OutcomeUnknown) as caught:
+            api.post(endpoint(server.port, pki, timeout=0.5), PAYLOAD, sending)
+        assert is_sent.wait(10)
+        time.sleep(0.3)
+    assert caught.value.error.code == "timeout"
+    assert (kept, sending.may_have_arrived) == ([], True)
+
+
+def die(number: int, _frame: object) -> NoReturn:
+    os._exit(100 + number)
+
+
+@pytest.mark.parametrize(
+    ("number", "handler"),
+    [
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, die),
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGINT, die),
+        (signal.SIGINT, signal.default_int_handler),
+    ],
+)
+def test_a_signal_loses_no_response(
+    pki: Pki, tls: ssl.SSLContext, tmp_path: Path, number: signal.Signals, handler: Any
+) -> None:
+    """By default, and in the worker processes of Ansible, both signals end the process at once."""
+    process, is_forked = 0, threading.Event()
+
+    def kill() -> None:
+        assert is_forked.wait(10)
+        os.kill(process, number)
+
+    def keep(body: bytes) -> None:
+        (tmp_path / "kept").write_bytes(body)
+
+    with serving(in_two_parts(kill), tls=tls) as server:
+        where = endpoint(server.port, pki)
+        process = os.fork()
+        if process == 0:
+            signal.signal(number, handler)
+            status = 1
+            try:
+                api.post(where, PAYLOAD, api.Sending(keep))
+            except KeyboardInterrupt:
+                status = 42
+            except SystemExit as problem:
+                status = 42 if problem.code == 128 + number else 2
+            finally:
+                os._exit(status if signal.getsignal(number) == handler else 3)
+        is_forked.set()
+        _process, result = os.waitpid(process, 0)
+    assert (os.WIFEXITED(result), os.WEXITSTATUS(result)) == (True, 42)
+    assert (tmp_path / "kept").read_bytes() == SECRET_BODY
+
+
+def terminate() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(pki: Pki, tls: ssl.SSLContext) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with serving(in_two_parts(terminate), tls=tls) as server:
+            assert post(endpoint(server.port, pki)).body == SECRET_BODY
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_request_from_another_thread(pki: Pki, tls: ssl.SSLContext) -> None:
+    """Only the main thread may set signal handlers."""
+    with serving(answering("200 OK", SECRET_BODY), tls=tls) as server, ThreadPoolExecutor(1) as threads:
+        assert threads.submit(post, endpoint(server.port, pki)).result().body == SECRET_BODY
 
 
 # ---- proxies ----
@@ -776,7 +1068,7 @@ def bridge(connection: socket.socket, target: socket.socket, seconds: float) -> 
 
 @pytest.fixture
 def tunnel() -> Iterator[Callable[[], Any]]:
-    """A proxy that tunnels one connection after the other to wherever it is asked."""
+    """A proxy that tunnels one connection after the other to the host that it names."""
 
     def behave(connection: socket.socket, request: bytes) -> None:
         host, port = request.split(b" ")[1].decode().rsplit(":", 1)
@@ -792,7 +1084,7 @@ def test_a_proxy_tunnels_and_sees_nothing(pki: Pki, tls: ssl.SSLContext, tunnel:
     proxy = tunnel()
     with serving(answering("200 OK", SECRET_BODY), tls=tls) as server:
         where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}")
-        assert api.post(where, PAYLOAD).body == SECRET_BODY
+        assert post(where).body == SECRET_BODY
     assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{server.port} ".encode())
     assert TOKEN.encode() not in b"".join(proxy.requests)
 
@@ -804,22 +1096,22 @@ def test_the_usual_variables_name_a_proxy(
     proxy = tunnel()
     monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
     with serving(answering("200 OK"), tls=tls) as server:
-        api.post(endpoint(server.port, pki), PAYLOAD)
+        post(endpoint(server.port, pki))
         assert len(proxy.requests) == 1
-        api.post(endpoint(server.port, pki, proxy=""), PAYLOAD)
+        post(endpoint(server.port, pki, proxy=""))
         assert len(proxy.requests) == 1, 'proxy="" uses none'
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        api.post(endpoint(server.port, pki), PAYLOAD)
+        post(endpoint(server.port, pki))
         assert len(proxy.requests) == 1, "no_proxy is respected"
 
 
-def test_the_proxy_of_the_order_wins(
+def test_the_proxy_of_the_endpoint_wins(
     pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = tunnel()
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port()}")
     with serving(answering("200 OK"), tls=tls) as server:
-        api.post(endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}"), PAYLOAD)
+        post(endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}"))
     assert len(proxy.requests) == 1
 
 
@@ -900,4 +1192,4 @@ def test_a_url_that_cannot_be_used(pki: Pki, url: str) -> None:
 def test_plain_http_works_for_a_simulator(pki: Pki) -> None:
     with serving(answering("200 OK", SECRET_BODY)) as server:
         where = api.Endpoint(f"http://127.0.0.1:{server.port}/ztp", timeout=3)
-        assert api.post(where, PAYLOAD).body == SECRET_BODY
+        assert post(where).body == SECRET_BODY

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of a bundle: what is in them, who may read them, and what the record tells of them."""
+"""The files of a bundle: their content, their modes, and what the record says of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 import requests.utils
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import timestamp
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats import Layout
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.history import FormerThing
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.record import RECORD_VERSION, Record
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.render import Origin, Templates
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.thing_id import ThingId
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import File
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.protocol import File
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.plan import plan
+from ansible_collections.thingstream.ztp.tests.unit.observations import desired, observed, platform
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,
@@ -38,18 +44,18 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-LAYOUT = Layout("/etc/thingstream/x", secret_mode=0o640, public_mode=0o644, broker_ca="the CA\n")
-IDENTITY = MappingProxyType({"hardware_id": "hw-1", "given_name": "gw1", "retired": []})
+LAYOUT = Layout("/etc/thingstream/x", secret_mode=0o640, broker_ca="the CA\n")
+ORIGIN = Origin("ztp", NOW, "hw-1", "gw1")
 
 
 def render(
     response: dict[str, Any],
     service: str = "pointperfect",
     formats: tuple[str, ...] | None = None,
-    identity: Mapping[str, Any] = IDENTITY,
+    origin: Origin = ORIGIN,
     layout: Layout = LAYOUT,
-) -> tuple[dict[str, File], dict[str, Any]]:
-    return bundle.render(parse(response, service), encoded(response), layout, formats, identity, NOW)
+) -> tuple[dict[str, File], Record]:
+    return bundle.render(parse(response, service), encoded(response), layout, formats, origin)
 
 
 # ---- files and modes ----
@@ -74,23 +80,23 @@ def test_files_and_modes(ec_pair: Pair, shape: str, formats: tuple[str, ...] | N
     response = {"spartn": spartn(ec_pair), "rtcm": rtcm(), "cloudlocate": cloudlocate()}[shape]
     files, record = render(response, "cloudlocate" if shape == "cloudlocate" else "pointperfect", formats)
     assert {name: file.mode for name, file in files.items()} == modes
-    assert bundle.file_modes(record, LAYOUT.secret_mode, LAYOUT.public_mode) == modes
+    assert bundle.file_modes(record, LAYOUT.secret_mode) == modes
 
 
 def test_modes_follow_the_layout_and_the_response_stays_private(ec_pair: Pair) -> None:
-    open_layout = Layout("/x/y", secret_mode=0o400, public_mode=0o444, broker_ca="")
-    files, record = render(spartn(ec_pair), layout=open_layout)
+    strict_layout = Layout("/x/y", secret_mode=0o400, broker_ca="")
+    files, record = render(spartn(ec_pair), layout=strict_layout)
     modes = {name: file.mode for name, file in files.items()}
     assert modes == {
         "credentials.json": 0o600,
         "thing.json": 0o640,
-        "client.crt": 0o444,
-        "ca.crt": 0o444,
+        "client.crt": 0o644,
+        "ca.crt": 0o644,
         "client.key": 0o400,
         "client.pem": 0o400,
         "credentials.env": 0o400,
     }
-    assert bundle.file_modes(record, 0o400, 0o444) == modes
+    assert bundle.file_modes(record, 0o400) == modes
 
 
 def test_the_pair_apart_and_in_one_file(any_pair: Pair) -> None:
@@ -103,9 +109,9 @@ def test_the_pair_apart_and_in_one_file(any_pair: Pair) -> None:
 
 def test_the_raw_response_is_kept_byte_by_byte() -> None:
     raw = b'{ "rtcmCredentials" :' + encoded(rtcm()["rtcmCredentials"]) + b"\r\n}\n\n"
-    files, record = bundle.render(parse(rtcm()), raw, LAYOUT, None, IDENTITY, NOW)
+    files, record = bundle.render(parse(rtcm()), raw, LAYOUT, None, ORIGIN)
     assert files["credentials.json"].content == raw
-    assert record["files"]["credentials.json"] == hashlib.sha256(raw).hexdigest()
+    assert record.files["credentials.json"] == hashlib.sha256(raw).hexdigest()
 
 
 def test_no_public_file_holds_a_secret(rsa_pair: Pair) -> None:
@@ -120,29 +126,30 @@ def test_no_public_file_holds_a_secret(rsa_pair: Pair) -> None:
 
 def test_the_record_of_a_pair(rsa_pair: Pair) -> None:
     files, record = render(spartn(rsa_pair))
-    assert record == json.loads(files["thing.json"].content)
-    assert record == {
-        "record_version": policy.RECORD_VERSION,
+    assert Record.parse(files["thing.json"].content.decode()) == record
+    assert json.loads(files["thing.json"].content) == {
+        "record_version": RECORD_VERSION,
         "service": "pointperfect",
         "delivery": ["mqtt", "lband"],
         "hardware_id": "hw-1",
         "given_name": "gw1",
         "client_id": "11111111-2222-4333-8444-555555555555",
+        "login_sha256": None,
         "host": "pp.services.u-blox.com",
         "port": 8883,
         "ntrip_host": None,
         "ntrip_port": None,
         "ntrip_mountpoint": None,
         "issued_at": "2026-11-22T12:00:00Z",
-        "not_before": policy.timestamp(NOW - 10 * DAY),
-        "not_after": policy.timestamp(NOW + 365 * DAY),
+        "not_before": timestamp(NOW - 10 * DAY),
+        "not_after": timestamp(NOW + 365 * DAY),
         "fingerprint_sha256": rsa_pair.leaf.fingerprint(hashes.SHA256()).hex(),
         "identity_sha256": parse(spartn(rsa_pair)).identity_sha256,
         "keys_expire_at": "2027-01-12T11:59:59Z",
         "formats": None,
         "templates_sha256": None,
         "modes": {},
-        "origin": None,
+        "origin": "ztp",
         "files": {
             name: hashlib.sha256(file.content).hexdigest() for name, file in files.items() if name != "thing.json"
         },
@@ -173,7 +180,9 @@ def test_the_record_of_a_pair(rsa_pair: Pair) -> None:
 )  # fmt: skip
 def test_what_a_service_does_not_have_is_null(response: dict[str, Any], service: str, values: dict[str, Any]) -> None:
     _files, record = render(response, service)
-    assert {name: record[name] for name in values} == values
+    content = record.to_dict()
+    assert {name: content[name] for name in values} == values
+    assert content["login_sha256"] == parse(response, service).login_sha256
 
 
 def test_the_record_holds_no_secret_in_any_form(rsa_pair: Pair) -> None:
@@ -185,16 +194,16 @@ def test_the_record_holds_no_secret_in_any_form(rsa_pair: Pair) -> None:
 
 
 def test_the_record_is_ascii_whatever_the_names_are() -> None:
-    identity = {**IDENTITY, "hardware_id": "Gerät 7 \x1b", "given_name": "ü" * 50}
-    files, record = render(rtcm(), identity=identity)
+    origin = replace(ORIGIN, hardware_id="Gerät 7 \x1b", given_name="ü" * 50)
+    files, record = render(rtcm(), origin=origin)
     assert files["thing.json"].content.isascii()
-    assert json.loads(files["thing.json"].content)["hardware_id"] == record["hardware_id"] == "Gerät 7 \x1b"
+    assert json.loads(files["thing.json"].content)["hardware_id"] == record.hardware_id == "Gerät 7 \x1b"
 
 
 def test_the_formats_of_the_record_are_those_that_were_asked_for(ec_pair: Pair) -> None:
-    assert render(spartn(ec_pair))[1]["formats"] is None
-    assert render(spartn(ec_pair), formats=("pem", "env"))[1]["formats"] == ["env", "pem"]
-    assert render(spartn(ec_pair), formats=())[1]["formats"] == []
+    assert render(spartn(ec_pair))[1].formats is None
+    assert render(spartn(ec_pair), formats=("pem", "env"))[1].formats == ("env", "pem")
+    assert render(spartn(ec_pair), formats=())[1].formats == ()
 
 
 def test_rendering_the_same_again_gives_the_same_bytes(ec_pair: Pair) -> None:
@@ -204,12 +213,73 @@ def test_rendering_the_same_again_gives_the_same_bytes(ec_pair: Pair) -> None:
     }
 
 
-def test_the_policy_finds_a_fresh_record_in_order(ec_pair: Pair) -> None:
-    """What is rendered here is what the policy reads in the next run."""
+def test_the_record_has_the_origin(rsa_pair: Pair) -> None:
+    """Dates to the second, and the Things formerly in use."""
+    retired = (FormerThing(ThingId("device:1"), "pointperfect", "hw-1", "gw1", NOW - DAY),)
+    origin = Origin("ucenter", NOW.replace(microsecond=999_999), None, None, retired)
+    files, record = render(spartn(rsa_pair), origin=origin)
+    assert (record.origin, record.issued_at, record.hardware_id, record.given_name) == ("ucenter", NOW, None, None)
+    assert record.retired == retired
+    assert Record.parse(files["thing.json"].content.decode()) == record
+
+
+@pytest.mark.parametrize(
+    ("shape", "client_id", "user"),
+    [("spartn", True, None), ("rtcm", False, "abcdefghijkl"), ("both", True, "abcdefghijkl"),
+     ("cloudlocate", True, "ABCDEFGHIJKLMNOPQRST")],
+)  # fmt: skip
+def test_the_identity_of_the_thing(ec_pair: Pair, shape: str, client_id: bool, user: str | None) -> None:
+    """A client ID, or a fingerprint of the user name, which the password does not change."""
+    shapes = {"spartn": spartn(ec_pair), "rtcm": rtcm(), "cloudlocate": cloudlocate()}
+    shapes["both"] = {**spartn(ec_pair), **rtcm()}
+    service = "cloudlocate" if shape == "cloudlocate" else "pointperfect"
+    thing_id = render(shapes[shape], service)[1].thing_id
+    assert (thing_id.client_id is not None) is client_id
+    assert thing_id.login_sha256 == (hashlib.sha256(f"login {user}".encode()).hexdigest() if user else None)
+    assert bundle.thing_id_of(parse(shapes[shape], service)) == thing_id
+    if shape == "rtcm":
+        assert render(rtcm(password="another"))[1].thing_id == thing_id
+        assert render(rtcm(userName="another"))[1].thing_id != thing_id
+
+
+def test_the_next_run_finds_a_fresh_record_in_order(ec_pair: Pair) -> None:
     _files, record = render(spartn(ec_pair))
-    wanted = policy.Wanted("pointperfect", "hw-1", broker_ca_sha256=bundle.digest(b"the CA\n"))
-    state = policy.State(record, present=True, damaged=(), response_intact=True, attributes_differ=False)
-    assert policy.decide(state, wanted, NOW).reason == "none"
+    want = desired(broker_ca_sha256=bundle.digest(b"the CA\n"))
+    assert plan(want, platform(), observed(record), NOW).reason == "none"
+
+
+# ---- templates ----
+
+
+def rendered(content: Mapping[str, bytes]) -> tuple[Templates, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]:
+    """Templates that make these files, and what they were given."""
+    given: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+
+    def make(record: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, bytes]:
+        given.append((record, fields))
+        return content
+
+    return Templates("t" * 64, dict.fromkeys(content, 0o600), make), given
+
+
+def test_files_of_templates() -> None:
+    templates, given = rendered({"own.conf": b"own"})
+    files, record = bundle.render(parse(rtcm()), b"{}", LAYOUT, ("env",), ORIGIN, templates)
+    assert (files["own.conf"].content, files["own.conf"].mode) == (b"own", 0o600)
+    assert record.files["own.conf"] == bundle.digest(b"own")
+    assert (record.templates_sha256, record.modes) == ("t" * 64, {"own.conf": 0o600})
+    assert bundle.file_modes(record, LAYOUT.secret_mode)["own.conf"] == 0o600
+    ((known, fields),) = given
+    assert sorted(known["files"]) == ["credentials.env", "credentials.json"]
+    assert (known["service"], fields["ntrip_password"]) == ("pointperfect", NTRIP_PASSWORD)
+
+
+@pytest.mark.parametrize("name", ["credentials.json", "credentials.env", "thing.json"])
+def test_a_template_replaces_no_file_of_the_bundle(name: str) -> None:
+    templates, _given = rendered({name: b"own"})
+    with pytest.raises(ProvisioningError) as caught:
+        bundle.render(parse(rtcm()), b"{}", LAYOUT, ("env",), ORIGIN, templates)
+    assert (caught.value.code, name in caught.value.message) == ("bad_option", True)
 
 
 # ---- formats that cannot be served ----

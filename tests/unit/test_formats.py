@@ -19,9 +19,9 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats imp
     check_formats,
     topics_of,
 )
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.render import render
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.render import Origin, render
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import File
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.protocol import File
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
     KEY_CURRENT,
@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives import serialization
 
 CURRENT = "/etc/thingstream/x/current"
 THING = "11111111-2222-4333-8444-555555555555"
-IDENTITY = {"hardware_id": "hw-1", "given_name": "gw1", "retired": []}
+ORIGIN = Origin("ztp", NOW, "hw-1", "gw1")
 
 HOSTILE = [
     "plain",
@@ -73,9 +73,9 @@ HOSTILE = [
 
 
 def made(name: str, response: dict[str, Any], service: str = "pointperfect", ca: str = "the CA\n") -> dict[str, File]:
-    """What one format makes of a response, with modes that tell secret and public apart."""
-    layout = Layout("/etc/thingstream/x", secret_mode=0o400, public_mode=0o444, broker_ca=ca)
-    files, _record = render(parse(response, service), encoded(response), layout, [name], IDENTITY, NOW)
+    """What one format makes of a response, with different modes for secret and public files."""
+    layout = Layout("/etc/thingstream/x", secret_mode=0o400, broker_ca=ca)
+    files, _record = render(parse(response, service), encoded(response), layout, [name], ORIGIN)
     return {name: file for name, file in files.items() if name not in ("credentials.json", "thing.json")}
 
 
@@ -95,7 +95,7 @@ def refused(name: str, response: dict[str, Any], service: str = "pointperfect") 
 
 # ---- names, modes, deliveries ----
 
-PAIR = {"client.crt": 0o444, "client.key": 0o400, "client.pem": 0o400, "ca.crt": 0o444}
+PAIR = {"client.crt": 0o644, "client.key": 0o400, "client.pem": 0o400, "ca.crt": 0o644}
 PORTAL = {f"device-{THING}-pp-cert.crt": 0o400, f"device-{THING}-pp-key.pem": 0o400}
 
 
@@ -103,16 +103,16 @@ PORTAL = {f"device-{THING}-pp-cert.crt": 0o400, f"device-{THING}-pp-key.pem": 0o
     ("name", "shape", "modes"),
     [
         ("pem", "spartn", PAIR),
-        ("pem", "cloudlocate", {"ca.crt": 0o444}),
+        ("pem", "cloudlocate", {"ca.crt": 0o644}),
         ("pem", "rtcm", None),
         ("env", "spartn", {"credentials.env": 0o400}),
         ("env", "cloudlocate", {"credentials.env": 0o400}),
         ("env", "rtcm", {"credentials.env": 0o400}),
         ("mosquitto", "spartn", {**PAIR, "mosquitto.conf": 0o400}),
-        ("mosquitto", "cloudlocate", {"ca.crt": 0o444, "mosquitto.conf": 0o400}),
+        ("mosquitto", "cloudlocate", {"ca.crt": 0o644, "mosquitto.conf": 0o400}),
         ("mosquitto", "plain", {"mosquitto.conf": 0o400}),
         ("mosquitto", "rtcm", None),
-        ("topics", "spartn", {"topics.txt": 0o444}),
+        ("topics", "spartn", {"topics.txt": 0o644}),
         ("topics", "cloudlocate", None),
         ("topics", "rtcm", None),
         ("ucenter", "spartn", {"ucenter-config.json": 0o400}),
@@ -147,7 +147,7 @@ def test_files_and_modes(ec_pair: Pair, name: str, shape: str, modes: dict[str, 
     else:
         found = made(name, shapes[shape], service)
         assert {file: found[file].mode for file in found} == modes
-        assert {file for file, mode in modes.items() if mode == 0o444} <= set(PUBLIC_FILES)
+        assert {file for file, mode in modes.items() if mode == 0o644} <= set(PUBLIC_FILES)
 
 
 @pytest.mark.parametrize(

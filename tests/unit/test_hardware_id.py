@@ -220,12 +220,14 @@ def answering(output: str, status: int = 0) -> tuple[Any, list[tuple[str, bytes,
 
 
 def test_one_command_that_asks_for_what_was_wanted() -> None:
-    execute, sent = answering("Welcome!\nbegin 1\nasked mac\nmac b8:27:eb:01:02:03\ndmi_serial unasked\nend\n")
+    execute, sent = answering("Welcome!\nbegin 1\nqueried mac\nmac b8:27:eb:01:02:03\ndmi_serial unasked\nend\n")
     found = hardware_id.discover(execute, ["mac", "modem_imei", "mac"])
     assert [(one.source, one.value) for one in found] == [("mac", "b8:27:eb:01:02:03"), ("modem_imei", None)]
     ((command, text, secret),) = sent
     assert command == "sh -s"
-    assert text.startswith(b"request_sources='mac modem_imei'\nrequest_root=''\nrequest_seconds=10\n")
+    assert text.startswith(
+        b"request_command=identify\nrequest_sources='mac modem_imei'\nrequest_root=''\nrequest_seconds=10\n"
+    )
     assert not secret
 
 
@@ -289,7 +291,7 @@ def test_an_endless_answer_is_cut() -> None:
     ]
     found = hardware_id.candidates(["dmi_serial"], lines)
     assert len(found) == hardware_id.MAX_VALUES + 1
-    assert found[-1].refused == "the gateway answered in a way that cannot be understood"
+    assert found[-1].refused == "the gateway gave a reason that is not known"
 
 
 def test_a_line_of_another_kind_is_no_value() -> None:

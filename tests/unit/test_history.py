@@ -1,75 +1,183 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The history of a path as tables: what is made of a hostile one, who is one Thing, and who is on the list."""
+"""The history of a path: what is read of a hostile one, which entries name one Thing, and which Things are retired."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import history
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.history import (
+    MAX_DEACTIVATED,
+    MAX_TEXT,
+    MAX_THINGS,
+    Confirmation,
+    FormerThing,
+    History,
+    parse_things,
+)
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.thing_id import (
+    ThingId,
+    parse_thing_id,
+    same_thing,
+)
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW
+from ansible_collections.thingstream.ztp.tests.unit.test_dates import NOT_DATES
 
 AT = "2026-11-22T12:00:00Z"
-EMPTY: history.History = {"things": []}
+LOGIN, OTHER_LOGIN = "1" * 64, "2" * 64
 
 
-def thing(number: int | None, **changes: Any) -> dict[str, Any]:
-    """The identity of a Thing, as it is in a record."""
-    client_id = f"device:{number}" if number is not None else None
-    return {"client_id": client_id, "service": "cloudlocate", "hardware_id": "hw-1", "given_name": "gw1", **changes}
+def named(client_id: str | None = None, login_sha256: str | None = None) -> ThingId:
+    return ThingId(client_id, login_sha256)
+
+
+def thing(number: int | None, **changes: Any) -> FormerThing:
+    """A Thing as it enters the history; without a number, an unidentified one."""
+    thing_id = None if number is None else named(f"device:{number}")
+    return replace(FormerThing(thing_id, "cloudlocate", "hw-1", "gw1"), **changes)
+
+
+def past(*things: FormerThing) -> History:
+    return History(things)
 
 
 def entry(number: int | None, **changes: Any) -> dict[str, Any]:
-    """A Thing in a history."""
-    return {**thing(number), "since": AT, "done_at": None, **changes}
+    """A Thing in the file."""
+    client_id = f"device:{number}" if number is not None else None
+    return {
+        "client_id": client_id,
+        "login_sha256": None,
+        "service": "cloudlocate",
+        "hardware_id": "hw-1",
+        "given_name": "gw1",
+        "since": AT,
+        "deactivated_at": None,
+        **changes,
+    }
 
 
-def listed(number: int | None, **changes: Any) -> dict[str, Any]:
-    """A Thing on the retirement list."""
-    return {**thing(number), "since": AT, **changes}
+def left(number: int | None, **changes: Any) -> FormerThing:
+    """A Thing that is in the history."""
+    return thing(number, **{"since": NOW, **changes})
 
 
-def past(*entries: Mapping[str, Any]) -> history.History:
-    return {"things": list(entries)}
+def parse(**content: Any) -> History:
+    found = History.parse(json.dumps(content))
+    assert found is not None
+    return found
 
 
-# ---- what is made of what a gateway claims ----
+# ---- the identity of a Thing ----
+
+
+def test_an_identity_has_a_part() -> None:
+    """Two unknown Things never count as one."""
+    with pytest.raises(ValueError, match="no identity"):
+        ThingId()
+    assert not same_thing(None, None)
+    assert not same_thing(named("a"), None)
 
 
 @pytest.mark.parametrize(
-    ("found", "things"),
+    ("one", "other", "same"),
     [
-        ({}, []),
-        ({"things": None}, []),
-        ({"things": 7}, []),
-        ({"things": "text"}, []),
-        ({"things": {"0": entry(1)}}, []),
-        ({"things": [None, 7, "text", [], [entry(1)], True]}, []),
-        ({"things": [{}]}, [dict.fromkeys(entry(1))]),
-        ({"things": [entry(1)]}, [entry(1)]),
-        ({"things": [entry(1), "noise", entry(2, done_at=AT)]}, [entry(1), entry(2, done_at=AT)]),
-        ({"things": [{**entry(1), "more": {"deep": [1]}}], "more": 5}, [entry(1)]),
-        ({"things": [listed(1)]}, [entry(1)]),
+        (named("a"), named("a"), True),
+        (named("a"), named("b"), False),
+        (named("a", LOGIN), named("b", LOGIN), False),
+        (named("a", LOGIN), named("a", OTHER_LOGIN), True),
+        (named("a", LOGIN), named(None, LOGIN), True),
+        (named("a", LOGIN), named(None, OTHER_LOGIN), False),
+        (named("a"), named(None, LOGIN), False),
+        (named(None, LOGIN), named(None, LOGIN), True),
+        (named(None, LOGIN), named(None, OTHER_LOGIN), False),
     ],
 )
-def test_what_is_readable(found: Mapping[str, Any], things: list[Any]) -> None:
-    assert history.readable(found, None) == {"things": things}
+def test_the_same_thing(one: ThingId, other: ThingId, same: bool) -> None:
+    """The client ID decides where both have one, the login where one of them has none."""
+    assert [one.same_as(other), other.same_as(one), same_thing(one, other)] == [same] * 3
 
 
-@pytest.mark.parametrize("name", [name for name in history.IDENTITY if name != "client_id"])
+@pytest.mark.parametrize(
+    ("client_id", "login_sha256", "expected"),
+    [
+        ("device:1", LOGIN, named("device:1", LOGIN)),
+        ("device:1", None, named("device:1")),
+        (None, LOGIN, named(None, LOGIN)),
+        (None, None, None),
+        ("", "", None),
+        ("a b", LOGIN, named(None, LOGIN)),
+        ("device:1", LOGIN.upper().replace("1", "A"), named("device:1")),
+        ("device:1", "1" * 63, named("device:1")),
+        (5, ["x"], None),
+        (["device:1"], {"a": 1}, None),
+    ],
+)
+def test_an_identity_in_a_file(client_id: object, login_sha256: object, expected: ThingId | None) -> None:
+    assert parse_thing_id(client_id, login_sha256) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (thing(1), thing(1, service="pointperfect", hardware_id="hw-2", given_name="gw2"), True),
+        (thing(1), thing(2), False),
+        (thing(1), thing(None), False),
+        (thing(None), thing(None, since=NOW), True),
+        (thing(None), thing(None, given_name="gw2"), False),
+        (thing(None), thing(None, hardware_id="hw-2"), False),
+        (thing(None), thing(None, service="pointperfect"), False),
+    ],
+)
+def test_the_same_former_thing(one: FormerThing, other: FormerThing, same: bool) -> None:
+    assert [one.same_thing(other), other.same_thing(one)] == [same, same]
+
+
+# ---- what is read of a file ----
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"text"', "[" * 100_000, "\udcff", "{'things': []}"])
+def test_a_text_that_is_no_history(text: str) -> None:
+    assert History.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("things", "expected"),
+    [
+        (None, ()),
+        (7, ()),
+        ("text", ()),
+        ({"0": entry(1)}, ()),
+        ([None, 7, "text", [], [entry(1)], True], ()),
+        ([{}], (FormerThing(None, None, None, None),)),
+        ([entry(1)], (left(1),)),
+        ([entry(1), "noise", entry(2, deactivated_at=AT)], (left(1), left(2, deactivated_at=NOW))),
+        ([{**entry(1), "more": {"deep": [1]}}], (left(1),)),
+        ([entry(None)], (left(None),)),
+        ([entry(None, login_sha256=LOGIN)], (left(None, thing_id=named(None, LOGIN)),)),
+    ],
+)
+def test_the_things_that_are_read(things: object, expected: tuple[FormerThing, ...]) -> None:
+    assert parse(things=things, more=5) == History(expected)
+    assert parse_things(things) == expected
+
+
+def test_a_history_without_things() -> None:
+    assert parse() == History()
+
+
+@pytest.mark.parametrize("name", ["service", "hardware_id", "given_name"])
 @pytest.mark.parametrize(
     "value",
-    [5, True, [], {"a": "b"}, "a\nb", "\x1b[31m", "\x00", "\u202e", "\u2028", "\udcff", "x" * 257],
+    [5, True, [], {"a": "b"}, "a\nb", "\x1b[31m", "\x00", "\u202e", "\u2028", "\udcff", "x" * (MAX_TEXT + 1)],
     ids=lambda value: repr(value)[:12],
 )
-def test_an_identity_that_is_no_plain_text_is_none(name: str, value: object) -> None:
-    assert history.readable(past(entry(1, **{name: value})), None) == past(entry(1, **{name: None}))
+def test_a_value_that_is_no_plain_text_is_left_out(name: str, value: object) -> None:
+    assert parse(things=[entry(1, **{name: value})]) == past(left(1, **{name: None}))
 
 
 @pytest.mark.parametrize(
@@ -77,249 +185,202 @@ def test_an_identity_that_is_no_plain_text_is_none(name: str, value: object) -> 
     [5, True, [], {"a": "b"}, "", "a\nb", "$(id)", "a b", "../a", "{{ 7 * 7 }}", "\uff11", "x" * 129],
     ids=lambda value: repr(value)[:12],
 )
-def test_an_entry_whose_client_id_is_none_is_not_read_as_one_without(value: object) -> None:
-    assert history.readable(past(entry(1, client_id=value), entry(2)), None) == past(entry(2))
+def test_an_entry_with_a_wrong_client_id_is_not_read_as_one_without(value: object) -> None:
+    """It would name another Thing."""
+    assert parse(things=[entry(1, client_id=value), entry(2)]) == past(left(2))
 
 
-@pytest.mark.parametrize("text", ["", "x" * 256, "Grüße 日本", "{{ lookup('pipe', 'id') }}"])
-def test_a_plain_text_stays_what_it_is(text: str) -> None:
-    assert history.readable(past(entry(1, given_name=text)), None) == past(entry(1, given_name=text))
+@pytest.mark.parametrize("text", ["", "x" * MAX_TEXT, "Grüße 日本", "{{ lookup('pipe', 'id') }}"])
+def test_a_plain_text_stays_as_it_is(text: str) -> None:
+    assert parse(things=[entry(1, given_name=text)]) == past(left(1, given_name=text))
 
 
-NO_DATES: tuple[object, ...] = (
-    5,
-    True,
-    [],
-    {},
-    "",
-    "now",
-    "2026-11-22",
-    "2026-11-22T12:00:00+00:00",
-    "2026-11-22T12:00:00Z\n",
-    "2026-13-22T12:00:00Z",
-    "2026-02-30T12:00:00Z",
-    "9999-99-99T99:99:99Z",
-    "0000-01-01T00:00:00Z",
-    "٢٠٢٦-11-22T12:00:00Z",
-)
-
-
-@pytest.mark.parametrize("value", NO_DATES, ids=repr)
-def test_a_date_that_is_none(value: object) -> None:
-    assert history.readable(past(entry(1, since=value)), None) == past(entry(1, since=None))
-    assert history.readable(past(entry(1, done_at=value)), None) == past(entry(1))
-    confirmed = {"at": value, "identity_sha256": "1" * 64}
-    assert history.readable({"things": [], "confirmed": confirmed}, None) == EMPTY
+@pytest.mark.parametrize("value", NOT_DATES, ids=repr)
+def test_a_value_that_is_no_date_is_left_out(value: object) -> None:
+    assert parse(things=[entry(1, since=value)]) == past(left(1, since=None))
+    assert parse(things=[entry(1, deactivated_at=value)]) == past(left(1))
+    assert parse(confirmed={"at": value, "identity_sha256": LOGIN}) == History()
 
 
 @pytest.mark.parametrize(
     ("confirmed", "expected"),
     [
-        ({"at": AT, "identity_sha256": "1" * 64}, {"at": AT, "identity_sha256": "1" * 64}),
-        ({"at": AT, "identity_sha256": "1" * 64, "x": []}, {"at": AT, "identity_sha256": "1" * 64}),
+        ({"at": AT, "identity_sha256": LOGIN}, Confirmation(NOW, LOGIN)),
+        ({"at": AT, "identity_sha256": LOGIN, "x": []}, Confirmation(NOW, LOGIN)),
         ({"at": AT, "identity_sha256": None}, None),
         ({"at": AT, "identity_sha256": ["1"]}, None),
         ({"at": AT}, None),
-        ({"identity_sha256": "1" * 64}, None),
+        ({"identity_sha256": LOGIN}, None),
         ({}, None),
         ([], None),
         ("text", None),
         (None, None),
     ],
 )
-def test_what_is_readable_of_a_confirmation(confirmed: object, expected: object) -> None:
-    found = history.readable({"things": [], "confirmed": confirmed}, None)
-    assert found.get("confirmed") == expected
-    assert ("confirmed" in found) == (expected is not None)
-
-
-@pytest.mark.parametrize(
-    ("record", "things"),
-    [
-        (None, []),
-        ({}, []),
-        ({"retired": None}, []),
-        ({"retired": "text"}, []),
-        ({"retired": [listed(1), 5]}, [entry(1)]),
-    ],
-)
-def test_where_there_is_no_history_the_list_in_the_record_counts(
-    record: Mapping[str, Any] | None, things: list[Any]
-) -> None:
-    assert history.readable(None, record) == {"things": things}
-    assert history.readable(past(entry(2)), record) == past(entry(2)), "a history counts alone"
-    assert history.readable(EMPTY, record) == EMPTY, "even one that is empty"
+def test_the_confirmation_that_is_read(confirmed: object, expected: Confirmation | None) -> None:
+    assert parse(confirmed=confirmed).confirmation == expected
 
 
 def test_a_huge_list_is_cut_to_its_end_and_read_quickly() -> None:
     begin = time.process_time()
-    found = history.readable(past(*(entry(number) for number in range(20_000))), None)
-    assert found == past(*(entry(number) for number in range(19_800, 20_000)))
+    found = parse(things=[entry(number) for number in range(20_000)])
+    assert found == past(*(left(number) for number in range(20_000 - MAX_THINGS, 20_000)))
     assert time.process_time() - begin < 2
 
 
 def test_a_deep_one_is_no_crash() -> None:
-    deep: Any = []
-    for _level in range(100_000):
-        deep = [deep]
-    assert history.readable({"things": deep, "confirmed": deep}, None) == EMPTY
-    assert history.readable(past(entry(1, given_name=deep)), None) == past(entry(1, given_name=None))
-    while deep:
-        deep = deep[0]
+    deep = "[" * 50_000 + "]" * 50_000
+    assert History.parse(f'{{"things": {deep}}}') in (None, History())
+    assert parse(things=[entry(1, given_name=[[[["x"]]]])]) == past(left(1, given_name=None))
 
 
-def test_what_is_readable_is_encoded_as_one_line_of_ascii() -> None:
-    found = history.readable(past(entry(1, given_name="Grüße 'quoted' \u00a0")), None)
-    text = history.encode(found)
+def test_a_history_is_one_line_of_ascii_that_is_read_again() -> None:
+    history = replace(
+        past(
+            left(1, given_name="Grüße 'quoted'"),
+            left(2, deactivated_at=NOW, thing_id=named("a", LOGIN)),
+            left(None),
+            left(3, thing_id=named(None, OTHER_LOGIN), since=None),
+        ),
+        confirmation=Confirmation(NOW, LOGIN),
+    )
+    text = history.encode()
     assert text.isascii()
     assert text.isprintable()
-    assert history.readable(json.loads(text), None) == found
+    assert History.parse(text) == history
+    assert History.parse(History().encode()) == History()
 
 
-# ---- who is one Thing ----
+def test_the_entry_of_a_retirement_list() -> None:
+    assert left(1, thing_id=named("device:1", LOGIN)).to_dict() == {
+        "client_id": "device:1",
+        "login_sha256": LOGIN,
+        "service": "cloudlocate",
+        "hardware_id": "hw-1",
+        "given_name": "gw1",
+        "since": AT,
+    }
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (thing(1), thing(1), True),
-        (thing(1), thing(2), False),
-        (thing(1), thing(1, service="pointperfect", hardware_id="hw-2", given_name="gw2"), True),
-        (thing(1), thing(None), False),
-        (thing(1), thing(1, client_id=""), False),
-        (thing(None), thing(None), True),
-        (thing(None), thing(1, client_id=""), True),
-        (thing(None), thing(None, given_name="gw2"), True),
-        (thing(None), thing(None, hardware_id="hw-2"), False),
-        (thing(None), thing(None, hardware_id=None), False),
-        (thing(None), thing(None, service="pointperfect"), False),
-        ({}, {}, True),
-        ({}, thing(1), False),
-        (thing(1), {"client_id": "device:1"}, True),
-        (thing(1), {"client_id": ["device:1"]}, False),
-    ],
-)
-def test_same_thing(one: Mapping[str, Any], other: Mapping[str, Any], same: bool) -> None:
-    assert [history.same_thing(*pair) for pair in ((one, other), (other, one))] == [same, same]
-
-
-# ---- the list ----
+# ---- the retirement list ----
 
 
 @pytest.mark.parametrize(
-    ("entries", "record", "expected"),
+    ("things", "in_use", "expected"),
     [
         ((), None, []),
-        ((), thing(1), []),
-        ((entry(1), entry(2)), None, [1, 2]),
-        ((entry(1), entry(2)), thing(2), [1]),
-        ((entry(1), entry(2)), thing(3), [1, 2]),
-        ((entry(1, done_at=AT), entry(2)), thing(3), [2]),
-        ((entry(1, done_at=AT),), thing(1), []),
-        ((entry(None), entry(1)), thing(None), [1]),
-        ((entry(None), entry(1)), thing(1), [None]),
+        ((), named("device:1"), []),
+        ((left(1), left(2)), None, [1, 2]),
+        ((left(1), left(2)), named("device:2"), [1]),
+        ((left(1), left(2)), named("device:3"), [1, 2]),
+        ((left(1, deactivated_at=NOW), left(2)), named("device:3"), [2]),
+        ((left(1, deactivated_at=NOW),), named("device:1"), []),
+        ((left(None), left(1)), named("device:1"), [None]),
+        ((left(None), left(1)), None, [None, 1]),
     ],
 )
-def test_the_list_has_neither_what_is_in_use_nor_what_is_done(
-    entries: tuple[Any, ...], record: Mapping[str, Any] | None, expected: list[int | None]
+def test_the_list_has_neither_the_thing_in_use_nor_deactivated_ones(
+    things: tuple[FormerThing, ...], in_use: ThingId | None, expected: list[int | None]
 ) -> None:
-    assert history.retired(past(*entries), record) == [listed(number) for number in expected]
+    assert past(*things).retired(in_use) == tuple(left(number) for number in expected)
+
+
+def test_things_without_client_id_are_each_on_the_list() -> None:
+    """NTRIP: the login tells them apart, with or without a hardware ID."""
+    things = [left(None, thing_id=named(None, digit * 64), hardware_id=None) for digit in "123"]
+    history = past(*things)
+    assert history.retired(named(None, "3" * 64)) == tuple(things[:2])
+    assert history.deactivate([things[0]], NOW).retired(named(None, "3" * 64)) == (things[1],)
 
 
 @pytest.mark.parametrize(
-    ("entries", "record", "done"),
+    ("things", "thing_id", "expected"),
     [
-        ((), thing(1), False),
-        ((entry(1),), thing(1), False),
-        ((entry(1, done_at=AT),), thing(1), True),
-        ((entry(1, done_at=AT),), thing(2), False),
-        ((entry(1), entry(2, done_at=AT)), thing(2), True),
+        ((), named("device:1"), False),
+        ((left(1),), named("device:1"), False),
+        ((left(1, deactivated_at=NOW),), named("device:1"), True),
+        ((left(1, deactivated_at=NOW),), named("device:2"), False),
+        ((left(1), left(2, deactivated_at=NOW)), named("device:2"), True),
+        ((left(None, deactivated_at=NOW),), named("device:1"), False),
     ],
 )
-def test_what_is_done(entries: tuple[Any, ...], record: Mapping[str, Any], done: bool) -> None:
-    assert history.is_done(past(*entries), record) is done
+def test_a_deactivated_thing(things: tuple[FormerThing, ...], thing_id: ThingId, expected: bool) -> None:
+    assert past(*things).is_deactivated(thing_id) is expected
 
 
-# ---- leave, mark, confirm ----
+# ---- leave, note, deactivate, confirm ----
 
 
 @pytest.mark.parametrize(
-    ("before", "record", "after"),
+    ("before", "leaving", "after"),
     [
-        ((), None, ()),
-        ((entry(1),), None, (entry(1),)),
-        ((), thing(1), (entry(1),)),
-        ((entry(1),), thing(2), (entry(1), entry(2))),
-        ((entry(1, since="2020-01-01T00:00:00Z"), entry(2)), thing(1), (entry(2), entry(1))),
-        ((entry(1, done_at=AT),), thing(1), (entry(1),)),
-        ((), {**thing(1), "host": "mqtt.example.com", "retired": []}, (entry(1),)),
-        ((), {}, (dict.fromkeys(entry(1)) | {"since": AT},)),
+        ((), thing(1), (left(1),)),
+        ((left(1),), thing(2), (left(1), left(2))),
+        ((left(1, since=NOW - DAY), left(2)), thing(1), (left(2), left(1))),
+        ((left(1, deactivated_at=NOW - DAY),), thing(1), (left(1),)),
+        ((left(None),), thing(None), (left(None),)),
+        ((left(None),), thing(None, hardware_id="hw-2"), (left(None), left(None, hardware_id="hw-2"))),
     ],
 )
-def test_leave(before: tuple[Any, ...], record: Mapping[str, Any] | None, after: tuple[Any, ...]) -> None:
-    held = past(*before)
-    assert history.leave(held, record, NOW) == past(*after)
-    assert held == past(*before), "nothing is changed in place"
+def test_leave(before: tuple[FormerThing, ...], leaving: FormerThing, after: tuple[FormerThing, ...]) -> None:
+    assert past(*before).leave(leaving, NOW) == past(*after)
+
+
+def test_note_adds_what_is_unknown_only() -> None:
+    """A Thing that is deactivated stays so, and the date of a known one stays."""
+    history = past(left(1, since=NOW - DAY), left(2, deactivated_at=NOW - DAY))
+    assert history.note([thing(1), thing(2)], NOW) == history
+    assert history.note([thing(3), thing(1), thing(3)], NOW) == past(*history.things, left(3))
 
 
 @pytest.mark.parametrize(
-    ("before", "things", "after"),
+    ("before", "marked", "after"),
     [
-        ((entry(1), entry(2)), (), (entry(1), entry(2))),
-        ((entry(1), entry(2)), (thing(2),), (entry(1), entry(2, done_at=AT))),
-        ((entry(1), entry(2)), (thing(1), thing(2)), (entry(1, done_at=AT), entry(2, done_at=AT))),
-        ((entry(1),), (thing(3), {}), (entry(1),)),
-        ((entry(1, done_at="2020-01-01T00:00:00Z"),), (thing(1),), (entry(1, done_at="2020-01-01T00:00:00Z"),)),
-        ((entry(None),), ({"service": "cloudlocate", "hardware_id": "hw-1"},), (entry(None, done_at=AT),)),
+        ((left(1), left(2)), (), (left(1), left(2))),
+        ((left(1), left(2)), (thing(2),), (left(1), left(2, deactivated_at=NOW))),
+        ((left(1), left(2)), (thing(1), thing(2)), (left(1, deactivated_at=NOW), left(2, deactivated_at=NOW))),
+        ((left(1),), (thing(3), thing(None)), (left(1),)),
+        ((left(1, deactivated_at=NOW - DAY),), (thing(1),), (left(1, deactivated_at=NOW - DAY),)),
+        ((left(None),), (thing(None),), (left(None, deactivated_at=NOW),)),
     ],
 )
-def test_mark_done(before: tuple[Any, ...], things: tuple[Any, ...], after: tuple[Any, ...]) -> None:
-    held = past(*before)
-    assert history.mark_done(held, things, NOW) == past(*after)
-    assert held == past(*before)
+def test_deactivate(
+    before: tuple[FormerThing, ...], marked: tuple[FormerThing, ...], after: tuple[FormerThing, ...]
+) -> None:
+    assert past(*before).deactivate(marked, NOW) == past(*after)
 
 
-def test_a_confirmation_says_of_whom_it_is() -> None:
-    record = {**thing(1), "identity_sha256": "1" * 64, "issued_at": policy.timestamp(NOW - DAY)}
-    confirmed = history.confirm(past(entry(2)), record, NOW)
-    assert confirmed == {**past(entry(2)), "confirmed": {"at": AT, "identity_sha256": "1" * 64}}
-    assert history.leave(confirmed, thing(1), NOW)["confirmed"] == confirmed["confirmed"]
-    assert history.mark_done(confirmed, [thing(2)], NOW)["confirmed"] == confirmed["confirmed"]
-    assert history.told(record, confirmed) == {**record, "retired": [listed(2)], "confirmed_at": AT}
-    other = {**record, "identity_sha256": "2" * 64}
-    assert history.told(other, confirmed) == {**other, "retired": [listed(2)]}
-    assert history.told(None, confirmed) is None
-
-
-def test_what_is_told_replaces_the_list_of_the_record() -> None:
-    record = {**thing(3), "retired": [listed(1), listed(2)]}
-    told = history.told(record, past(entry(1, done_at=AT), entry(2), entry(3), entry(4)))
-    assert told == {**record, "retired": [listed(2), listed(4)]}
-    assert record["retired"] == [listed(1), listed(2)]
+def test_a_confirmation_survives_other_changes() -> None:
+    confirmed = past(left(2)).confirm(LOGIN, NOW)
+    assert confirmed == History((left(2),), Confirmation(NOW, LOGIN))
+    for changed in (confirmed.leave(thing(1), NOW), confirmed.deactivate([thing(2)], NOW), confirmed.note([], NOW)):
+        assert changed.confirmation == confirmed.confirmation
+    assert confirmed.confirm(OTHER_LOGIN, NOW + DAY).confirmation == Confirmation(NOW + DAY, OTHER_LOGIN)
 
 
 # ---- bounds ----
 
 
-def test_the_oldest_things_are_forgotten_last() -> None:
-    """What is done makes room first; what nobody has deactivated goes only when there are too many."""
-    held = EMPTY
+def test_deactivated_things_make_room_first() -> None:
+    """A Thing that is still to be deactivated goes only when there are too many."""
+    history = History()
     for number in range(150):
-        held = history.leave(held, thing(number), NOW + timedelta(seconds=number))
-    held = history.mark_done(held, [thing(number) for number in range(0, 100, 2)], NOW)
-    done = [one["client_id"] for one in held["things"] if one["done_at"]]
-    assert done == [f"device:{number}" for number in range(60, 100, 2)]
-    assert len(held["things"]) == 100 + history.MAX_DONE
+        history = history.leave(thing(number), NOW + timedelta(seconds=number))
+    history = history.deactivate([thing(number) for number in range(0, 100, 2)], NOW)
+    deactivated = [one.thing_id for one in history.things if one.deactivated_at]
+    assert deactivated == [named(f"device:{number}") for number in range(60, 100, 2)]
+    assert len(history.things) == 100 + MAX_DEACTIVATED
     for number in range(150, 300):
-        held = history.leave(held, thing(number), NOW)
-    assert len(held["things"]) == history.MAX_THINGS
-    assert held["things"][-1]["client_id"] == "device:299"
+        history = history.leave(thing(number), NOW)
+    assert len(history.things) == MAX_THINGS
+    assert history.things[-1].thing_id == named("device:299")
 
 
-def test_the_largest_history_can_be_read_back() -> None:
-    """The identities as long as the platform and the options allow them."""
-    held = EMPTY
+def test_the_largest_history_can_be_read_again() -> None:
+    """The identities are as long as the platform and the options allow them."""
+    history = History()
     for number in range(300):
-        long = thing(number, client_id=f"{number:0128d}", hardware_id="h" * 128, given_name="g" * 50)
-        held = history.leave(held, long, NOW)
-    assert len(history.encode(held)) < 256 * 1024 / 2
+        long = thing(number, thing_id=named(f"{number:0128d}", LOGIN), hardware_id="h" * 128, given_name="g" * 50)
+        history = history.leave(long, NOW)
+    assert len(history.encode()) < 256 * 1024 / 2
+    assert History.parse(history.encode()) == history

@@ -1,46 +1,22 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The interface says the same thing everywhere: argument specs, documentation, role, action group, README."""
+"""The parts of the interface agree: argument specs, documentation, role, action group, README."""
 
 from __future__ import annotations
 
-import ast
-import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import due
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import services
+from ansible_collections.thingstream.ztp.tests import role_argument_specs
+from ansible_collections.thingstream.ztp.tests.role_argument_specs import arguments, documentation, documented_options
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (PROJECT / "plugins/modules").glob("*.py"))
-ROLE = PROJECT / "roles/thingstream_gateway"
-NOT_IN_THE_ROLE = {"variables_prefix"}
-
-
-def documentation(module: str, name: str = "DOCUMENTATION") -> Any:
-    tree = ast.parse((PROJECT / f"plugins/modules/{module}.py").read_text())
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == name:
-            return yaml.safe_load(ast.literal_eval(statement.value))
-    raise AssertionError(f"{module} has no {name}")
-
-
-def documented_options(module: str) -> dict[str, Any]:
-    """The options of a module, those of its documentation fragments among them."""
-    options = dict(documentation(module)["options"])
-    for fragment in documentation(module)["extends_documentation_fragment"]:
-        name = fragment.removeprefix("thingstream.ztp.").split(".")[0]
-        plugin = importlib.import_module(f"ansible_collections.thingstream.ztp.plugins.doc_fragments.{name}")
-        options.update(yaml.safe_load(plugin.ModuleDocFragment.DOCUMENTATION)["options"])
-    return options
-
-
-def arguments(module: str) -> dict[str, dict[str, Any]]:
-    plugin = importlib.import_module(f"ansible_collections.thingstream.ztp.plugins.action.{module}")
-    return dict(plugin.ActionModule.ARGUMENTS)
+SHARED_RESULTS = ("action", "reason", "msg", "path", "generation", "thing", "error_code")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -62,15 +38,38 @@ def compare_options(documented: dict[str, Any], spec: dict[str, Any]) -> None:
         compare_options(said.get("suboptions", {}), option.get("options", {}))
 
 
+def test_the_role_has_the_documented_options() -> None:
+    """Compare the committed argument specs with those that ``make argument-specs`` makes."""
+    assert role_argument_specs.SPECS.read_text() == role_argument_specs.render(), "run make argument-specs"
+
+
 def test_role_options_are_the_options_of_the_module() -> None:
-    role = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    spec = arguments("thingstream_ztp")
-    assert set(role) == {f"thingstream_gateway_{name}" for name in spec if name not in NOT_IN_THE_ROLE}
+    role = yaml.safe_load(role_argument_specs.SPECS.read_text())["argument_specs"]["main"]["options"]
+    spec, documented = arguments("thingstream_ztp"), documented_options("thingstream_ztp")
+    assert set(role) == {f"thingstream_gateway_{name}" for name in spec} - {"thingstream_gateway_variables_prefix"}
     for name, option in role.items():
         own = spec[name.removeprefix("thingstream_gateway_")]
         for key in ("type", "elements", "choices", "required"):
             assert option.get(key) == own.get(key), (name, key)
         assert option.get("no_log", False) == bool(own.get("no_log")), name
+        assert option.get("default") == documented[name.removeprefix("thingstream_gateway_")].get("default"), name
+
+
+def test_links_of_the_role_lead_to_its_variables() -> None:
+    description = role_argument_specs.documented_options("thingstream_ztp")["state"]["description"]
+    assert any("RV(thing.retired)" in line and "O(reload_command)" in line for line in description)
+    text = role_argument_specs.render()
+    assert "RV(thingstream.ztp.thingstream_ztp#module:thing.retired)" in text
+    assert "O(thingstream_gateway_verify.when=always)" in text
+    assert "O(thingstream_gateway_templates[].dest)" in text
+    assert "O(reload_command)" not in text
+
+
+def test_modules_that_change_a_host_have_the_same_results() -> None:
+    without = {"thingstream_retire": {"files"}}
+    for module in ("thingstream_import", "thingstream_retire", "thingstream_rollback", "thingstream_ztp"):
+        found = set(documentation(module, "RETURN")) - {"due_at", "status"}
+        assert found == {*SHARED_RESULTS, "files"} - without.get(module, set()), module
 
 
 def test_every_module_is_in_the_action_group() -> None:
@@ -84,13 +83,7 @@ def test_every_field_can_be_mapped_and_every_reason_is_documented() -> None:
     said = " ".join(options["field_map"]["description"])
     assert all(f"V({field})" in said for field in services.FIELDS)
     reasons = " ".join(documentation("thingstream_ztp", "RETURN")["reason"]["description"])
-    assert all(f"V({reason})" in reasons for reason in policy.REASONS)
-
-
-def test_reasons_are_the_chain_in_its_order() -> None:
-    chain = [reason for reason, _applies in policy.CHAIN]
-    assert [reason for reason in policy.REASONS if reason in chain] == chain
-    assert set(policy.REASONS) - set(chain) == {"absent", "damaged", "drift", "refused", "none"}
+    assert all(f"V({reason})" in reasons for reason in due.REASONS)
 
 
 def test_the_readme_lists_all_content() -> None:

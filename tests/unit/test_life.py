@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The life of a credential over many runs: renewed, rotated, delivered otherwise, proven, confirmed, left behind."""
+"""Credentials over many runs: renewed, rotated, delivered in another way, verified, confirmed, retired."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import timestamp
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.record import Record
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import policy
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses as spool
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Hooks
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, ledger, responses
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, flip, newer_keys, unreachable
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
@@ -45,17 +46,41 @@ def device(number: int) -> dict[str, Any]:
 
 
 def keep(rig: Rig, response: Mapping[str, Any] | bytes, days: float, reason: str = "absent") -> Path:
-    """Puts an answer into the spool as a run does that could not install it."""
-    spool.prepare(rig.spool_place)
-    raw = response if isinstance(response, bytes) else encoded(response)
-    entry = spool.Entry(rig.service, "hw-1", "gw1", reason, NOW + days * DAY, raw)
-    file = spool.store(rig.spool_place, entry, rig.cipher).file
-    assert file is not None
+    """Put a response into the spool as a run does that could not install it."""
+    directory.prepare(rig.spool, make_parents=True)
+    sequence = responses.next_sequence(rig.spool_place, ledger.read(rig.spool_place).received)
+    allocation = responses.allocate(rig.spool_place, sequence)
+    record = Record.parse((rig.current / "thing.json").read_text()) if rig.current.exists() else None
+    entry = responses.Entry(
+        service=rig.service,
+        hardware_id="hw-1",
+        given_name="gw1",
+        host="gw1",
+        path=str(rig.path),
+        reason=reason,
+        received_at=NOW + days * DAY,
+        sequence=sequence,
+        replaces=record.response_id if record else None,
+        response=response if isinstance(response, bytes) else encoded(response),
+        file=allocation.file,
+    )
+    stored = allocation.store(entry, rig.cipher)
+    allocation.release()
+    return stored.file
+
+
+def outdate(rig: Rig, response: Mapping[str, Any] | bytes, days: float) -> Path:
+    """Put a response into the spool that was requested when another one was installed."""
+    record = Record.parse((rig.current / "thing.json").read_text())
+    assert record is not None
+    rig.rewrite(issued_at=timestamp(NOW - 99 * DAY))
+    file = keep(rig, response, days)
+    rig.rewrite(issued_at=timestamp(record.issued_at))
     return file
 
 
 def files_in_spool(rig: Rig) -> list[Path]:
-    return spool.files(rig.spool_place)
+    return responses.entry_files(rig.spool_place)
 
 
 # ---- the history ----
@@ -68,18 +93,18 @@ def test_the_list_grows_and_never_has_the_thing_in_use(locate: Rig) -> None:
         assert outcome.thing is not None
         assert outcome.thing["retired"] == locate.retired == locate.record["retired"]
         assert [(entry["client_id"], entry["since"]) for entry in locate.retired] == [
-            (f"device:{before}", policy.timestamp(NOW + (before + 1) * DAY)) for before in range(1, number)
+            (f"device:{before}", timestamp(NOW + (before + 1) * DAY)) for before in range(1, number)
         ]
     locate.assert_in_order()
 
 
-def test_a_thing_that_comes_back_is_no_longer_on_the_list(locate: Rig) -> None:
+def test_a_thing_that_is_returned_again_leaves_the_list(locate: Rig) -> None:
     for number in (2, 1):
         locate.present(device(number), force=True)
     assert locate.retired_ids == ["device:2"]
 
 
-def test_fresh_keys_retire_nobody(installed: Rig, ec_pair: Pair) -> None:
+def test_new_keys_retire_no_thing(installed: Rig, ec_pair: Pair) -> None:
     assert installed.present(newer_keys(ec_pair), force=True).action == "refreshed"
     assert (installed.retired, installed.history) == ([], None)
 
@@ -91,14 +116,14 @@ def test_the_list_outlives_its_generations(locate: Rig) -> None:
     assert locate.retired_ids == ["device:1", "device:2"]
 
 
-def test_the_list_survives_absent_and_goes_on(locate: Rig) -> None:
+def test_the_list_survives_absent(locate: Rig) -> None:
     locate.present(device(2), force=True)
     locate.now = NOW + DAY
     outcome = locate.absent()
     assert outcome.thing is not None
     assert [entry["client_id"] for entry in outcome.thing["retired"]] == ["device:1", "device:2"]
     assert locate.retired == outcome.thing["retired"]
-    assert locate.retired[-1]["since"] == policy.timestamp(NOW + DAY)
+    assert locate.retired[-1]["since"] == timestamp(NOW + DAY)
     assert locate.absent().action == "none"
     assert locate.present(device(3)).action == "created"
     assert locate.retired_ids == locate.retired_ids == ["device:1", "device:2"]
@@ -113,7 +138,7 @@ def test_another_service_at_the_same_path_leaves_the_old_thing_on_the_list(insta
     assert [(entry["client_id"], entry["service"]) for entry in installed.retired] == [(CLIENT_ID, "pointperfect")]
 
 
-def test_what_is_marked_stays_marked(locate: Rig) -> None:
+def test_a_deactivated_thing_stays_deactivated(locate: Rig) -> None:
     locate.present(device(2), force=True)
     locate.retire({"client_id": "device:1"})
     locate.present(device(3), force=True)
@@ -137,12 +162,12 @@ def test_what_is_marked_stays_marked(locate: Rig) -> None:
     ],
     ids=repr,
 )
-def test_a_hostile_history_is_no_reason_to_ask_and_no_crash(installed: Rig, ec_pair: Pair, content: bytes) -> None:
+def test_a_hostile_history_causes_no_request_and_no_crash(installed: Rig, ec_pair: Pair, content: bytes) -> None:
     identity = installed.record["identity_sha256"]
     (installed.path / "history.json").write_bytes(content.replace(b"IDENTITY", identity.encode()))
-    assert installed.present(max_age_days=10).action == "none"
-    installed.present(spartn(ec_pair), force=True, max_age_days=10)
-    installed.present(newer_keys(ec_pair), force=True, max_age_days=10)
+    assert installed.present(max_age=10).action == "none"
+    installed.present(spartn(ec_pair), force=True, max_age=10)
+    installed.present(newer_keys(ec_pair), force=True, max_age=10)
     installed.assert_in_order()
 
 
@@ -150,19 +175,22 @@ def test_a_hostile_history_is_no_reason_to_ask_and_no_crash(installed: Rig, ec_p
 
 
 @pytest.mark.parametrize(
-    ("begin", "asks"),
+    ("begin", "requests"),
     [(-DAY, False), (timedelta(0), False), (SECOND, True), (DAY, True)],
 )
-def test_only_what_is_older_than_a_rotation_is_rotated(locate: Rig, begin: timedelta, asks: bool) -> None:
+def test_a_rotation_replaces_what_arrived_before_it(locate: Rig, begin: timedelta, requests: bool) -> None:
     locate.now = NOW + 2 * DAY
-    outcome = locate.present(*[device(2)] * asks, rotate_before=NOW + begin)
-    assert (outcome.action, outcome.reason) == (("renewed", "forced") if asks else ("none", "none"))
-    assert locate.retired_ids == ["device:1"] * asks
-    assert locate.present(rotate_before=NOW + begin).action == "none", "a fleet goes on where it stopped"
+    outcome = locate.present(*[device(2)] * requests, rotate_before=NOW + begin)
+    assert (outcome.action, outcome.reason) == (("renewed", "forced") if requests else ("none", "none"))
+    assert locate.retired_ids == ["device:1"] * requests
+    assert locate.present(rotate_before=NOW + begin).action == "none", (
+        "a second run goes on with the gateways that are left"
+    )
     locate.assert_in_order()
 
 
 def test_a_rotation_in_check_mode(locate: Rig) -> None:
+    locate.now = NOW + 2 * DAY
     before = tree(locate.root)
     outcome = locate.present(check_mode=True, rotate_before=NOW + DAY)
     assert (outcome.action, outcome.reason) == ("renewed", "forced")
@@ -171,27 +199,25 @@ def test_a_rotation_in_check_mode(locate: Rig) -> None:
 
 @pytest.mark.parametrize("response", ["the same", "the same with other keys"])
 def test_the_same_credentials_are_no_rotation(installed: Rig, ec_pair: Pair, response: str) -> None:
-    answer = spartn(ec_pair) if response == "the same" else newer_keys(ec_pair)
+    returned = spartn(ec_pair) if response == "the same" else newer_keys(ec_pair)
     before = tree(installed.path)
     installed.now = NOW + 2 * DAY
     for _run in range(2):
-        error = installed.fails(answer, rotate_before=NOW + DAY)
+        error = installed.fails(returned, rotate_before=NOW + DAY)
         assert error.code == "not_rotated"
         assert files_in_spool(installed) == []
         assert tree(installed.path) == before
 
 
-def test_a_rotation_that_was_not_one_goes_on_once_there_are_others(
-    installed: Rig, ec_pair: Pair, other_pair: Pair
-) -> None:
+def test_a_rotation_succeeds_once_the_platform_returns_others(installed: Rig, ec_pair: Pair, other_pair: Pair) -> None:
     installed.now = NOW + 2 * DAY
     assert installed.fails(spartn(ec_pair), rotate_before=NOW + DAY).code == "not_rotated"
     assert installed.present(spartn(other_pair), rotate_before=NOW + DAY).action == "renewed"
     installed.assert_in_order()
 
 
-def test_an_answer_from_before_a_rotation_is_not_taken_for_it(locate: Rig) -> None:
-    """It is newer than what is installed, but whoever read that one may have read this one, too."""
+def test_a_response_from_before_a_rotation_does_not_complete_it(locate: Rig) -> None:
+    """It is newer than the installed one, but what exposed that one may have exposed this one, too."""
     keep(locate, device(2), days=1)
     locate.now = NOW + 3 * DAY
     outcome = locate.present(device(3), rotate_before=NOW + 2 * DAY)
@@ -200,7 +226,7 @@ def test_an_answer_from_before_a_rotation_is_not_taken_for_it(locate: Rig) -> No
     locate.assert_in_order()
 
 
-def test_an_answer_from_a_rotation_is_installed_without_a_request(locate: Rig) -> None:
+def test_a_response_from_a_rotation_is_installed_without_a_request(locate: Rig) -> None:
     keep(locate, device(2), days=2.5, reason="forced")
     locate.now = NOW + 3 * DAY
     outcome = locate.present(rotate_before=NOW + 2 * DAY)
@@ -229,7 +255,7 @@ def test_another_delivery(installed: Rig) -> None:
     assert installed.retired_ids == [CLIENT_ID]
 
 
-def test_a_token_that_delivers_otherwise(installed: Rig, other_pair: Pair) -> None:
+def test_a_token_for_another_delivery(installed: Rig, other_pair: Pair) -> None:
     wrong = spartn(other_pair, clientId="another")
     before = tree(installed.path)
     error = installed.fails(wrong, delivery="ntrip")
@@ -238,11 +264,11 @@ def test_a_token_that_delivers_otherwise(installed: Rig, other_pair: Pair) -> No
     assert tree(installed.path) == before
     outcome = installed.present(rtcm(), delivery="ntrip")
     assert (outcome.action, outcome.reason) == ("renewed", "service_changed")
-    assert sorted(installed.retired_ids) == [CLIENT_ID, "another"], "nobody uses the one that came first either"
+    assert sorted(installed.retired_ids) == [CLIENT_ID, "another"], "the first response is not in use either"
     installed.assert_in_order()
 
 
-def test_a_token_that_delivers_the_thing_in_use(installed: Rig, ec_pair: Pair) -> None:
+def test_a_token_that_returns_the_thing_in_use(installed: Rig, ec_pair: Pair) -> None:
     """The hardware ID still belongs to the old profile."""
     before = tree(installed.path)
     for _run in range(2):
@@ -254,87 +280,87 @@ def test_a_token_that_delivers_the_thing_in_use(installed: Rig, ec_pair: Pair) -
     installed.assert_in_order()
 
 
-def test_an_unwanted_delivery_is_not_asked_for_again_where_that_makes_things(rig: Rig, ec_pair: Pair) -> None:
-    assert rig.fails(spartn(ec_pair), delivery="ntrip", repeatable=False).code == "wrong_delivery"
-    error = rig.fails(delivery="ntrip", repeatable=False)
+def test_an_unwanted_delivery_is_not_requested_again_where_that_creates_a_thing(rig: Rig, ec_pair: Pair) -> None:
+    rig.hardware_id = None
+    assert rig.fails(spartn(ec_pair), delivery="ntrip").code == "wrong_delivery"
+    error = rig.fails(delivery="ntrip")
     assert error.code == "wrong_delivery"
     assert str(rig.spool_file) in error.message
     assert not rig.path.exists()
-    assert rig.present(repeatable=False).action == "created", "now it is wanted as it is"
+    assert rig.present().action == "created", "any delivery is wanted now"
     rig.assert_in_order()
 
 
-# ---- only what is installed ----
+# ---- create: false ----
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_a_gateway_that_holds_nothing_is_left_alone(rig: Rig, check_mode: bool) -> None:
+def test_a_bare_gateway_is_left_alone_where_create_is_false(rig: Rig, check_mode: bool) -> None:
     before = tree(rig.root)
-    outcome = rig.present(check_mode=check_mode, only_installed=True, force=True, token=None)
+    outcome = rig.present(check_mode=check_mode, create=False, force=True, token=None)
     assert (outcome.action, outcome.reason, outcome.changed, outcome.thing) == ("none", "absent", False, None)
     assert rig.commands == ["sh -s"]
     assert tree(rig.root) == before
 
 
-def test_a_gateway_that_holds_nothing_any_more_is_left_alone(locate: Rig) -> None:
+def test_a_gateway_after_absent_is_left_alone_where_create_is_false(locate: Rig) -> None:
     locate.absent()
     before = tree(locate.root)
-    assert locate.present(only_installed=True, force=True).action == "none"
+    assert locate.present(create=False, force=True).action == "none"
     assert tree(locate.root) == before
 
 
-def test_an_answer_that_a_gateway_has_not_got_yet_is_installed(rig: Rig) -> None:
+def test_a_response_for_a_bare_gateway_is_installed_where_create_is_false(rig: Rig) -> None:
     rig.service = "cloudlocate"
     keep(rig, device(1), days=-1)
     before = tree(rig.root)
-    assert rig.present(check_mode=True, only_installed=True).action == "created"
+    assert rig.present(check_mode=True, create=False).action == "created"
     assert tree(rig.root) == before
-    assert rig.present(only_installed=True).action == "created"
+    assert rig.present(create=False).action == "created"
     rig.assert_in_order()
 
 
-def test_what_is_installed_is_renewed_as_ever(locate: Rig) -> None:
-    assert locate.present(only_installed=True).action == "none"
-    assert locate.present(device(2), only_installed=True, force=True).action == "renewed"
+def test_installed_credentials_are_renewed_where_create_is_false(locate: Rig) -> None:
+    assert locate.present(create=False).action == "none"
+    assert locate.present(device(2), create=False, force=True).action == "renewed"
 
 
 # ---- max_age ----
 
 
-def test_credentials_that_come_back_are_as_good_as_new(installed: Rig, ec_pair: Pair) -> None:
+def test_a_confirmation_restarts_the_age(installed: Rig, ec_pair: Pair) -> None:
     before = tree(installed.current.resolve())
     for days in (10, 20, 30.5):
         installed.now = NOW + days * DAY
-        outcome = installed.present(spartn(ec_pair), max_age_days=10, keys_renew_before_days=0)
+        outcome = installed.present(spartn(ec_pair), max_age=10, keys_renew_before=0)
         assert (outcome.action, outcome.reason, outcome.changed) == ("unchanged", "max_age", False)
         assert outcome.thing is not None
-        assert outcome.thing["confirmed_at"] == policy.timestamp(installed.now)
-        assert outcome.thing["issued_at"] == policy.timestamp(NOW)
+        assert outcome.thing["confirmed_at"] == timestamp(installed.now)
+        assert outcome.thing["issued_at"] == timestamp(NOW)
         assert outcome.due_at == NOW + (days + 10) * DAY
         for later in (timedelta(0), 9 * DAY, 10 * DAY - SECOND):
             installed.now = NOW + days * DAY + later
-            outcome = installed.present(max_age_days=10, keys_renew_before_days=0)
+            outcome = installed.present(max_age=10, keys_renew_before=0)
             assert (outcome.action, outcome.reason) == ("none", "none")
             assert outcome.thing is not None
-            assert outcome.thing["confirmed_at"] == policy.timestamp(NOW + days * DAY)
+            assert outcome.thing["confirmed_at"] == timestamp(NOW + days * DAY)
     assert tree(installed.current.resolve()) == before
     installed.assert_in_order()
 
 
-def test_a_confirmation_is_no_older_than_what_it_confirms(installed: Rig, ec_pair: Pair) -> None:
-    """Fresh keys for the same Thing have arrived since."""
+def test_newer_keys_count_more_than_an_earlier_confirmation(installed: Rig, ec_pair: Pair) -> None:
     installed.now = NOW + 10 * DAY
-    installed.present(spartn(ec_pair), max_age_days=10)
+    installed.present(spartn(ec_pair), max_age=10)
     installed.now = NOW + 15 * DAY
-    outcome = installed.present(newer_keys(ec_pair), max_age_days=10, force=True)
+    outcome = installed.present(newer_keys(ec_pair), max_age=10, force=True)
     assert (outcome.action, outcome.due_at) == ("refreshed", NOW + 25 * DAY)
     installed.now = NOW + 20 * DAY
-    assert installed.present(max_age_days=10).action == "none"
+    assert installed.present(max_age=10).action == "none"
 
 
-def test_a_confirmation_is_not_that_of_other_credentials(installed: Rig, ec_pair: Pair, other_pair: Pair) -> None:
+def test_a_confirmation_says_nothing_about_other_credentials(installed: Rig, ec_pair: Pair, other_pair: Pair) -> None:
     installed.now = NOW + 10 * DAY
-    installed.present(spartn(ec_pair), max_age_days=10)
+    installed.present(spartn(ec_pair), max_age=10)
     installed.now = NOW + 11 * DAY
     outcome = installed.present(spartn(other_pair, clientId="another"), force=True)
     assert outcome.action == "renewed"
@@ -342,114 +368,117 @@ def test_a_confirmation_is_not_that_of_other_credentials(installed: Rig, ec_pair
     assert "confirmed_at" not in installed.record
 
 
-def test_an_answer_that_was_installed_already_confirms_nothing(installed: Rig, ec_pair: Pair) -> None:
+def test_a_response_that_is_installed_confirms_nothing(installed: Rig, ec_pair: Pair) -> None:
+    """The report of its installation was lost."""
     keep(installed, spartn(ec_pair), days=0)
-    assert installed.present().action == "unchanged"
+    assert installed.present().action == "none"
     assert installed.history is None
     installed.assert_in_order()
 
 
-# ---- proving ----
+# ---- verification ----
 
 REFUSED = ProvisioningError("credentials_refused", "The broker does not accept the certificate.")
-CLOSED = ProvisioningError("unreachable", "The broker does not answer.")
+CLOSED = ProvisioningError("unreachable", "The broker does not respond.")
 
 
-@pytest.mark.parametrize("proof", [REFUSED, CLOSED])
-def test_what_does_not_work_is_not_switched_to(installed: Rig, other_pair: Pair, proof: ProvisioningError) -> None:
+@pytest.mark.parametrize("problem", [REFUSED, CLOSED])
+def test_non_working_credentials_are_not_installed(
+    installed: Rig, other_pair: Pair, problem: ProvisioningError
+) -> None:
     before = tree(installed.path)
-    installed.proof = proof
+    installed.refusal = problem
     for replies in ([spartn(other_pair, clientId="another")], []):
-        error = installed.fails(*replies, force=bool(replies), proving="before_switch")
-        assert error.code == proof.code
-        assert error.message.startswith(proof.message)
+        error = installed.fails(*replies, force=bool(replies), verify="before_switch")
+        assert error.code == problem.code
+        assert error.message.startswith(problem.message)
         assert str(installed.spool_file) in error.message
         assert tree(installed.path) == before
         assert_no_secret(error, also=(other_pair.secret_line,))
-    installed.proof = None
-    outcome = installed.present(proving="before_switch")
+    installed.refusal = None
+    outcome = installed.present(verify="before_switch")
     assert (outcome.action, outcome.reason) == ("renewed", "forced")
-    assert [parsed.client_id for parsed in installed.proven] == ["another"] * 3
+    assert [parsed.client_id for parsed in installed.verified] == ["another"] * 3
     installed.assert_in_order()
 
 
-def test_a_first_thing_is_proven_too(rig: Rig, ec_pair: Pair) -> None:
-    rig.proof = REFUSED
-    assert rig.fails(spartn(ec_pair), proving="before_switch").code == "credentials_refused"
+def test_the_first_credentials_are_verified_too(rig: Rig, ec_pair: Pair) -> None:
+    rig.refusal = REFUSED
+    assert rig.fails(spartn(ec_pair), verify="before_switch").code == "credentials_refused"
     assert not rig.path.exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "answer", "proven"),
+    ("changes", "response", "verified"),
     [
-        ({"proving": "never"}, "another", 0),
-        ({"proving": "before_switch"}, "another", 1),
-        ({"proving": "before_switch"}, "the same", 0),
-        ({"proving": "before_switch"}, "other keys", 0),
-        ({"proving": "before_switch"}, "", 0),
-        ({"proving": "before_switch", "formats": ("env",)}, "", 0),
-        ({"proving": "always"}, "another", 1),
-        ({"proving": "always"}, "", 1),
-        ({"proving": "never"}, "", 0),
-        ({"proving": "always", "check_mode": True}, "", 0),
+        ({"verify": "never"}, "another", 0),
+        ({"verify": "before_switch"}, "another", 1),
+        ({"verify": "before_switch"}, "the same", 0),
+        ({"verify": "before_switch"}, "other keys", 0),
+        ({"verify": "before_switch"}, "", 0),
+        ({"verify": "before_switch", "formats": ("env",)}, "", 0),
+        ({"verify": "always"}, "another", 1),
+        ({"verify": "always"}, "", 1),
+        ({"verify": "never"}, "", 0),
+        ({"verify": "always", "check_mode": True}, "", 0),
     ],
 )
-def test_what_is_proven(
-    installed: Rig, ec_pair: Pair, other_pair: Pair, changes: dict[str, Any], answer: str, proven: int
+def test_which_credentials_are_verified(
+    installed: Rig, ec_pair: Pair, other_pair: Pair, changes: dict[str, Any], response: str, verified: int
 ) -> None:
-    answers = {
+    known = {
         "another": spartn(other_pair, clientId="another"),
         "the same": spartn(ec_pair),
         "other keys": newer_keys(ec_pair),
     }
-    replies = [answers[answer]] if answer else []
-    installed.present(*replies, force=bool(answer), **changes)
-    assert len(installed.proven) == proven
+    replies = [known[response]] if response else []
+    installed.present(*replies, force=bool(response), **changes)
+    assert len(installed.verified) == verified
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_check_mode_proves_nothing(installed: Rig, force: bool) -> None:
-    installed.proof = REFUSED
-    outcome = installed.present(check_mode=True, force=force, proving="always", renew_refused=True)
+def test_check_mode_verifies_nothing(installed: Rig, force: bool) -> None:
+    installed.refusal = REFUSED
+    outcome = installed.present(check_mode=True, force=force, verify="always", renew_refused=True)
     assert outcome.reason == ("forced" if force else "none")
-    assert installed.proven == []
+    assert installed.verified == []
 
 
-def test_what_is_refused_is_renewed_where_that_is_wanted(
+def test_refused_credentials_are_renewed_with_renew_refused(
     installed: Rig, other_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prove(parsed: Any) -> None:
-        installed.proven.append(parsed)
+    def verify(parsed: Any) -> None:
+        installed.verified.append(parsed)
         if parsed.client_id == CLIENT_ID:
             raise REFUSED
 
-    monkeypatch.setattr(installed, "prove", prove)
-    outcome = installed.present(spartn(other_pair, clientId="another"), proving="always", renew_refused=True)
+    monkeypatch.setattr(installed, "verify", verify)
+    outcome = installed.present(spartn(other_pair, clientId="another"), verify="always", renew_refused=True)
     assert (outcome.action, outcome.reason, outcome.generation) == ("renewed", "refused", "000002")
-    assert [parsed.client_id for parsed in installed.proven] == [CLIENT_ID, "another"]
+    assert [parsed.client_id for parsed in installed.verified] == [CLIENT_ID, "another"]
     assert installed.retired_ids == [CLIENT_ID]
     installed.assert_in_order()
-    assert installed.present(proving="always", renew_refused=True).action == "none"
+    assert installed.present(verify="always", renew_refused=True).action == "none"
 
 
 @pytest.mark.parametrize(
-    ("proof", "renew_refused"), [(REFUSED, False), (CLOSED, False), (CLOSED, True)], ids=["refused", "closed", "both"]
+    ("problem", "renew_refused"), [(REFUSED, False), (CLOSED, False), (CLOSED, True)], ids=["refused", "closed", "both"]
 )
-def test_what_does_not_work_in_use_is_an_error_and_no_request(
-    installed: Rig, proof: ProvisioningError, renew_refused: bool
+def test_non_working_credentials_in_use_are_an_error_and_cause_no_request(
+    installed: Rig, problem: ProvisioningError, renew_refused: bool
 ) -> None:
     before = tree(installed.root)
-    installed.proof = proof
-    assert installed.fails(proving="always", renew_refused=renew_refused).code == proof.code
+    installed.refusal = problem
+    assert installed.fails(verify="always", renew_refused=renew_refused).code == problem.code
     assert tree(installed.root) == before
 
 
-def test_what_is_refused_and_comes_back_is_still_refused(installed: Rig, ec_pair: Pair) -> None:
-    """A run that proves what is in use must not end well with credentials that do not work."""
+def test_refused_credentials_that_are_returned_again_are_an_error(installed: Rig, ec_pair: Pair) -> None:
+    """A run that verifies must not succeed with credentials that do not work."""
     before = tree(installed.path)
-    installed.proof = REFUSED
+    installed.refusal = REFUSED
     for _run in range(2):
-        error = installed.fails(spartn(ec_pair), proving="always", renew_refused=True)
+        error = installed.fails(spartn(ec_pair), verify="always", renew_refused=True)
         assert error.code == "credentials_refused"
         assert files_in_spool(installed) == []
         assert tree(installed.path) == before
@@ -459,21 +488,22 @@ def test_what_is_refused_and_comes_back_is_still_refused(installed: Rig, ec_pair
 
 
 @pytest.mark.parametrize("cipher", [None, flip])
-def test_of_two_answers_the_newer_one_is_installed(locate: Rig, cipher: Any) -> None:
+def test_the_later_of_two_responses_is_installed(locate: Rig, cipher: Any) -> None:
     locate.cipher = cipher
-    keep(locate, device(3), days=2)
-    keep(locate, device(2), days=1)
+    """By their sequence, not by their dates."""
+    keep(locate, device(2), days=2)
+    keep(locate, device(3), days=1)
     locate.now = NOW + 3 * DAY
     outcome = locate.present()
     assert (outcome.action, locate.record["client_id"]) == ("renewed", "device:3")
     assert [(entry["client_id"], entry["since"]) for entry in locate.retired] == [
-        ("device:2", policy.timestamp(NOW + DAY)),
-        ("device:1", policy.timestamp(NOW + 2 * DAY)),
+        ("device:2", timestamp(NOW + 3 * DAY)),
+        ("device:1", timestamp(NOW + DAY)),
     ]
     locate.assert_in_order()
 
 
-def test_two_answers_for_a_gateway_that_holds_nothing(rig: Rig) -> None:
+def test_two_responses_for_a_bare_gateway(rig: Rig) -> None:
     rig.service = "cloudlocate"
     for number in (1, 2):
         keep(rig, device(number), days=number)
@@ -483,15 +513,15 @@ def test_two_answers_for_a_gateway_that_holds_nothing(rig: Rig) -> None:
     rig.assert_in_order()
 
 
-def test_what_is_older_than_what_is_installed_is_remembered_once(locate: Rig) -> None:
-    keep(locate, device(0), days=-1)
+def test_the_thing_of_an_outdated_response_is_retired_once(locate: Rig) -> None:
+    outdate(locate, device(0), days=1)
     before = tree(locate.root)
     assert locate.present(check_mode=True).action == "none"
     assert tree(locate.root) == before
     generation = tree(locate.current.resolve())
     outcome = locate.present()
     assert (outcome.action, outcome.changed) == ("none", False)
-    assert locate.commands == ["sh -s"] * 2, "one to look, one to write"
+    assert locate.commands == ["sh -s"] * 2, "a look and the history"
     assert locate.retired_ids == ["device:0"]
     assert tree(locate.current.resolve()) == generation
     locate.assert_in_order()
@@ -499,8 +529,8 @@ def test_what_is_older_than_what_is_installed_is_remembered_once(locate: Rig) ->
     assert locate.commands == ["sh -s"]
 
 
-def test_an_old_answer_does_not_bring_back_what_is_known(locate: Rig) -> None:
-    """Another controller has installed it, replaced it, and marked it meanwhile."""
+def test_an_outdated_response_does_not_bring_back_a_known_thing(locate: Rig) -> None:
+    """Another controller has installed it, replaced it, and marked it as deactivated meanwhile."""
     for number in (2, 3):
         locate.now = NOW + number * DAY
         locate.present(device(number), force=True)
@@ -514,9 +544,9 @@ def test_an_old_answer_does_not_bring_back_what_is_known(locate: Rig) -> None:
     locate.assert_in_order()
 
 
-def test_an_answer_stays_until_its_thing_is_written_down(locate: Rig) -> None:
+def test_a_response_stays_until_its_thing_is_in_the_history(locate: Rig) -> None:
     """The connection breaks in between."""
-    file = keep(locate, device(0), days=-1)
+    file = outdate(locate, device(0), days=1)
     execute, looks = locate.execute, iter([True, False])
 
     def breaks(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
@@ -531,7 +561,7 @@ def test_an_answer_stays_until_its_thing_is_written_down(locate: Rig) -> None:
     locate.assert_in_order()
 
 
-def test_a_useless_answer_is_asked_for_again_for_the_reason_it_was_asked_for(installed: Rig, other_pair: Pair) -> None:
+def test_an_unusable_response_is_requested_again_for_the_same_reason(installed: Rig, other_pair: Pair) -> None:
     keep(installed, b"<html>", days=1, reason="expiring")
     installed.now = NOW + 2 * DAY
     outcome = installed.present(spartn(other_pair, clientId="another"))
@@ -540,28 +570,32 @@ def test_a_useless_answer_is_asked_for_again_for_the_reason_it_was_asked_for(ins
 
 
 @pytest.mark.parametrize("response", [b"<html>", b"", encoded({"login": {"pass": "x"}})])
-def test_an_old_answer_that_nobody_understands_stays_where_things_cost_money(locate: Rig, response: bytes) -> None:
-    file = keep(locate, response, days=-1)
+def test_an_outdated_response_that_names_no_thing_stays_where_a_request_creates_one(
+    locate: Rig, response: bytes
+) -> None:
+    """``absent`` discards it: the ledger has its hardware ID and name."""
+    file = outdate(locate, response, days=-1)
     before = tree(locate.path)
     assert locate.present().action == "none"
     assert locate.commands == ["sh -s"]
     assert (files_in_spool(locate), tree(locate.path)) == ([file], before)
     locate.present(device(2), force=True)
     assert (files_in_spool(locate), locate.retired_ids) == ([file], ["device:1"])
-    outcome = locate.absent()
-    assert outcome.thing is not None
-    assert files_in_spool(locate) == [file]
+    assert locate.absent().action == "removed"
+    assert files_in_spool(locate) == []
+    unidentified = [entry for entry in locate.ledger if entry["client_id"] is None]
+    assert [(entry["hardware_id"], bool(entry["left_at"])) for entry in unidentified] == [("hw-1", True)]
 
 
-def test_an_old_answer_that_nobody_understands_goes_where_asking_again_is_free(installed: Rig, ec_pair: Pair) -> None:
+def test_an_unusable_response_goes_where_a_request_creates_nothing(installed: Rig, ec_pair: Pair) -> None:
     keep(installed, b"<html>", days=1)
     installed.now = NOW + 2 * DAY
     installed.present(newer_keys(ec_pair), force=True)
     installed.assert_in_order()
-    assert installed.retired == [], "nobody knows of a Thing in it, and the hardware ID is that of the one in use"
+    assert installed.retired == [], "it names no Thing, and the hardware ID is that of the one in use"
 
 
-def test_absent_takes_the_thing_in_spool_onto_the_list(locate: Rig) -> None:
+def test_absent_retires_the_thing_of_a_response(locate: Rig) -> None:
     keep(locate, device(2), days=1)
     locate.now = NOW + 2 * DAY
     before = tree(locate.root)
@@ -573,47 +607,47 @@ def test_absent_takes_the_thing_in_spool_onto_the_list(locate: Rig) -> None:
     assert files_in_spool(locate) == []
 
 
-def test_absent_dates_the_thing_in_use_by_its_end(locate: Rig) -> None:
-    """Although the answer that was installed is still in the spool."""
+def test_absent_dates_the_thing_in_use_by_its_removal(locate: Rig) -> None:
+    """Although its response is still in the spool."""
     keep(locate, device(1), days=0)
     locate.now = NOW + 2 * DAY
     locate.absent()
     assert [(entry["client_id"], entry["since"]) for entry in locate.retired] == [
-        ("device:1", policy.timestamp(NOW + 2 * DAY))
+        ("device:1", timestamp(NOW + 2 * DAY))
     ]
     assert files_in_spool(locate) == []
 
 
-# ---- consumers that do not come back ----
+# ---- health check ----
 
 
 @pytest.mark.parametrize("service", ["pointperfect", "cloudlocate"])
-def test_consumers_that_do_not_come_back(rig: Rig, ec_pair: Pair, other_pair: Pair, service: str) -> None:
+def test_a_health_check_that_fails(rig: Rig, ec_pair: Pair, other_pair: Pair, service: str) -> None:
     rig.service = service
-    answers = [spartn(ec_pair), spartn(other_pair, clientId="another")]
-    first, second = answers if service == "pointperfect" else [device(1), device(2)]
+    flex = [spartn(ec_pair), spartn(other_pair, clientId="another")]
+    first, second = flex if service == "pointperfect" else [device(1), device(2)]
     rig.present(first)
     before, in_use = tree(rig.current.resolve()), rig.record["client_id"]
-    ill = gateway.Consumers(health_command="false", health_timeout=1)
+    failing = Hooks(health_command="false", health_timeout=1)
     for replies in ([second], []):
-        error = rig.fails(*replies, force=bool(replies), consumers=ill)
+        error = rig.fails(*replies, force=bool(replies), hooks=failing)
         assert error.code == "health_check_failed"
         assert str(rig.spool_file) in error.message
         assert rig.current.readlink() == Path("generations/000001")
         assert tree(rig.current.resolve()) == before
         assert in_use not in rig.retired_ids
-    well = gateway.Consumers(reload_command="true", health_command="true", health_timeout=5)
-    outcome = rig.present(consumers=well)
+    passing = Hooks(reload_command="true", health_command="true", health_timeout=5)
+    outcome = rig.present(hooks=passing)
     assert (outcome.action, outcome.reason) == ("renewed", "forced")
     assert rig.record["client_id"] == second["clientId"]
     assert rig.retired_ids == [in_use]
     rig.assert_in_order()
 
 
-def test_the_first_consumers_that_do_not_come_back(rig: Rig, ec_pair: Pair) -> None:
-    ill = gateway.Consumers(health_command="false", health_timeout=1)
-    assert rig.fails(spartn(ec_pair), consumers=ill).code == "health_check_failed"
+def test_a_health_check_that_fails_on_the_first_installation(rig: Rig, ec_pair: Pair) -> None:
+    failing = Hooks(health_command="false", health_timeout=1)
+    assert rig.fails(spartn(ec_pair), hooks=failing).code == "health_check_failed"
     assert not rig.current.exists()
-    outcome = rig.present(consumers=gateway.Consumers(health_command="true", health_timeout=5))
+    outcome = rig.present(hooks=Hooks(health_command="true", health_timeout=5))
     assert (outcome.action, outcome.reason) == ("created", "absent")
     rig.assert_in_order()

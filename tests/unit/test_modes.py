@@ -52,7 +52,7 @@ def test_modes_that_are_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["0644", "0641", "0645"])
 def test_others_never_read_a_secret(value: str) -> None:
-    assert modes.mode("public_mode", value) == modes.mode("directory_mode", value) == int(value, 8)
+    assert modes.mode("directory_mode", value) == int(value, 8)
     with pytest.raises(ProvisioningError) as caught:
         modes.mode("secret_mode", value)
     assert caught.value.code == "bad_option"
@@ -62,5 +62,4 @@ def test_the_defaults_are_good() -> None:
     assert {name: modes.mode(name, option["default"]) for name, option in modes.MODE_ARGUMENTS.items()} == {
         "directory_mode": 0o750,
         "secret_mode": 0o640,
-        "public_mode": 0o644,
     }

@@ -104,7 +104,7 @@ def test_no_host_at_all() -> None:
 
 
 def test_the_closing_summary() -> None:
-    results = [
+    results: list[dict[str, Any]] = [
         {"action": "none", "reason": "none", "due_at": "2027-03-01T00:00:00Z"},
         {"action": "none", "reason": "none", "due_at": "2027-01-01T00:00:00Z"},
         {"action": "renewed", "reason": "expiring", "due_at": "2027-02-01T00:00:00Z"},

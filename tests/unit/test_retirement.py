@@ -1,18 +1,23 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Marking Things as deactivated on a directory of this machine: those on the list, once, and never the one in use."""
+"""Things are marked as deactivated if they are on the retirement list, once, and never the one in use."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import result_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import history
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.history import MAX_THINGS, History, parse_things
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.thing_id import ThingId
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import retirement
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import ledger
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig
-from ansible_collections.thingstream.ztp.tests.unit.support import cloudlocate, rtcm, tree
+from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, cloudlocate, rtcm, tree
 
 
 def named(*numbers: int) -> list[dict[str, str]]:
@@ -29,10 +34,10 @@ def named(*numbers: int) -> list[dict[str, str]]:
         (named(1, 3), ["device:2"]),
     ],
 )
-def test_what_is_marked_leaves_the_list(thrice: Rig, things: list[dict[str, str]], left: list[str]) -> None:
+def test_a_marked_thing_leaves_the_list(thrice: Rig, things: list[dict[str, str]], left: list[str]) -> None:
     generation = tree(thrice.current.resolve())
     outcome = thrice.retire(*things)
-    assert thrice.commands == ["sh -s"] * 2, "one to look, one to write"
+    assert thrice.commands == ["sh -s"] * 2, "a look and the history"
     assert (outcome.action, outcome.reason, outcome.changed) == ("retired", "retired", True)
     assert (outcome.generation, outcome.before is not None) == ("000003", True)
     assert outcome.thing is not None
@@ -44,7 +49,7 @@ def test_what_is_marked_leaves_the_list(thrice: Rig, things: list[dict[str, str]
 
 
 @pytest.mark.parametrize("things", [named(1), named(1, 2)])
-def test_marking_again_is_nothing(thrice: Rig, things: list[dict[str, str]]) -> None:
+def test_marking_again_changes_nothing(thrice: Rig, things: list[dict[str, str]]) -> None:
     thrice.retire(*things)
     before, retired = tree(thrice.root), thrice.retired
     outcome = thrice.retire(*things)
@@ -78,29 +83,44 @@ def test_the_thing_in_use_and_unknown_ones_are_never_marked(thrice: Rig, things:
     assert tree(thrice.root) == before
 
 
-def test_the_thing_in_use_is_not_marked_although_the_history_knows_it(thrice: Rig) -> None:
-    """A roll back has put it in use again."""
+def test_the_thing_in_use_is_not_marked_although_the_history_names_it(thrice: Rig) -> None:
+    """A rollback has put it in use again."""
     thrice.roll_back()
     assert thrice.retire(*named(2)).action == "none"
     assert thrice.retire(*named(2, 3)).action == "retired"
-    assert [(entry["client_id"], bool(entry["done_at"])) for entry in thrice.history["things"]] == [
+    assert [(entry["client_id"], bool(entry["deactivated_at"])) for entry in thrice.history["things"]] == [
         ("device:1", False),
         ("device:2", False),
         ("device:3", True),
     ]
 
 
-def test_a_thing_without_a_client_id_is_known_by_what_it_was_asked_with(rig: Rig) -> None:
-    rig.present(rtcm(), hardware_id="hw-1")
-    rig.present(rtcm(userName="another"), hardware_id="hw-2")
-    assert [entry["hardware_id"] for entry in rig.retired] == ["hw-1"]
-    thing = {"client_id": None, "service": "pointperfect", "hardware_id": "hw-2"}
-    assert rig.retire(thing).action == "none", "that one is in use"
-    assert rig.retire({**thing, "hardware_id": "hw-1"}).action == "retired"
-    assert rig.retired == []
+def test_things_without_client_id_and_hardware_id_are_told_apart_by_their_login(rig: Rig) -> None:
+    rig.hardware_id = None
+    logins = []
+    for number in range(3):
+        rig.now = NOW + number * DAY
+        rig.present(rtcm(userName=f"user{number}"), force=number > 0)
+        logins.append(rig.record["login_sha256"])
+    assert [(entry["client_id"], entry["login_sha256"]) for entry in rig.retired] == [
+        (None, login) for login in logins[:2]
+    ]
+    for unknown in ({}, {"login_sha256": logins[2]}, {"service": "pointperfect", "given_name": "gw1"}):
+        assert rig.retire(unknown).action == "none"
+    assert rig.retire({"client_id": None, "login_sha256": logins[0]}).action == "retired"
+    assert [entry["login_sha256"] for entry in rig.retired] == logins[1:2]
 
 
-def test_the_list_outlives_what_was_installed(thrice: Rig) -> None:
+def test_an_unidentified_thing_is_marked_by_everything_that_is_known_of_it(thrice: Rig) -> None:
+    """A history of an earlier version names it without client ID and login."""
+    thing = {"service": "pointperfect", "hardware_id": "hw-1", "given_name": "gw1"}
+    (thrice.path / "history.json").write_text(json.dumps({"things": [thing, {**thing, "hardware_id": "hw-2"}]}))
+    assert thrice.retire({"hardware_id": "hw-1"}).action == "none"
+    assert thrice.retire({**thing, "client_id": None}).action == "retired"
+    assert [entry["hardware_id"] for entry in thrice.retired] == ["hw-2"]
+
+
+def test_the_list_survives_absent(thrice: Rig) -> None:
     thrice.absent()
     assert thrice.retired_ids == ["device:1", "device:2", "device:3"]
     outcome = thrice.retire(*named(1, 3))
@@ -110,7 +130,7 @@ def test_the_list_outlives_what_was_installed(thrice: Rig) -> None:
     assert [entry.name for entry in thrice.path.iterdir()] == ["history.json"]
 
 
-def test_a_gateway_that_holds_nothing(rig: Rig) -> None:
+def test_a_bare_gateway(rig: Rig) -> None:
     outcome = rig.retire(*named(1))
     assert (outcome.action, outcome.thing, outcome.generation) == ("none", None, None)
     assert not rig.path.exists()
@@ -124,7 +144,7 @@ def test_check_mode_changes_nothing(thrice: Rig) -> None:
     assert predicted == thrice.retire(*named(1))
 
 
-def test_a_list_that_only_the_record_has_is_written_down(thrice: Rig) -> None:
+def test_a_list_that_only_the_record_has_moves_to_the_history(thrice: Rig) -> None:
     (thrice.path / "history.json").unlink()
     thrice.retire(*named(1))
     assert thrice.retired_ids == ["device:2"]
@@ -168,12 +188,58 @@ def test_a_history_that_cannot_be_written(thrice: Rig, prepare: Callable[[Rig], 
     }
 
 
-@pytest.mark.parametrize(("number", "is_full"), [(history.MAX_THINGS - 1, False), (history.MAX_THINGS, True)])
+@pytest.mark.parametrize(("number", "is_full"), [(MAX_THINGS - 1, False), (MAX_THINGS, True)])
 def test_a_full_list_warns_before_a_thing_is_forgotten(thrice: Rig, number: int, is_full: bool) -> None:
-    past = history.readable({"things": named(*range(10, 10 + number))}, None)
-    (thrice.path / "history.json").write_text(history.encode(past))
+    past = History(parse_things(named(*range(10, 10 + number))))
+    (thrice.path / "history.json").write_text(past.encode())
     outcome = thrice.present()
     assert outcome.thing is not None
     assert len(outcome.thing["retired"]) == number
-    warnings = result_of(outcome, thrice.target(), with_diff=False).get("warnings", [])
-    assert [str(thrice.path) in warning for warning in warnings] == [True] * is_full
+    assert [str(thrice.path) in warning for warning in outcome.warnings] == [True] * is_full
+
+
+# ---- the ledger ----
+
+
+def things_of_ledger(rig: Rig) -> list[tuple[str | None, bool, bool]]:
+    return [
+        (entry["client_id"], bool(entry["left_at"]), bool(entry["deactivated_at"]))
+        for entry in sorted(rig.ledger, key=lambda entry: entry["client_id"] or "")
+    ]
+
+
+def test_things_of_the_ledger_are_marked(thrice: Rig) -> None:
+    """For gateways that cannot be reached any more: host and path, which the ledger has, say which."""
+    known = ledger.survey(str(thrice.spool))
+    chosen = [entry for entry in known if entry.client_id in ("device:1", "device:2")]
+    before = tree(thrice.root)
+    predicted = retirement.retire_in_ledger(str(thrice.spool), chosen, thrice.runtime(), check_mode=True)
+    assert tree(thrice.root) == before
+    marked = retirement.retire_in_ledger(str(thrice.spool), chosen, thrice.runtime())
+    assert marked == predicted == chosen
+    assert things_of_ledger(thrice) == [("device:1", True, True), ("device:2", True, True), ("device:3", False, False)]
+    after = tree(thrice.root)
+    assert retirement.retire_in_ledger(str(thrice.spool), chosen, thrice.runtime()) == []
+    assert tree(thrice.root) == after
+
+
+def test_things_of_a_wiped_gateway_that_are_marked_do_not_return_to_its_list(thrice: Rig) -> None:
+    shutil.rmtree(thrice.path)
+    known = ledger.survey(str(thrice.spool))
+    marked = [entry for entry in known if entry.client_id == "device:2"]
+    retirement.retire_in_ledger(str(thrice.spool), marked, thrice.runtime())
+    thrice.present(cloudlocate(clientId="device:4"))
+    assert thrice.retired_ids == ["device:1", "device:3"]
+
+
+def test_things_that_the_ledger_does_not_know_are_not_marked(thrice: Rig) -> None:
+    (known, *_others) = ledger.survey(str(thrice.spool))
+    unknown = [
+        replace(known, hardware_id="hw-2"),
+        replace(known, hardware_id=None),
+        replace(known, service="pointperfect"),
+        replace(known, thing_id=ThingId("device:9")),
+    ]
+    before = tree(thrice.root)
+    assert retirement.retire_in_ledger(str(thrice.spool), unknown, thrice.runtime()) == []
+    assert tree(thrice.root) == before

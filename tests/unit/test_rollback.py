@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rolling back on a directory of this machine: to which generation, with which history, and when it is refused."""
+"""Rollbacks on a directory of this machine: to which generation, with which history, and when they are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands as gateway
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Hooks
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, newer_keys
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     DAY,
@@ -26,7 +26,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
 
 
 def refused(rig: Rig, generation: str | None = None, **options: Any) -> str:
-    """The message of a roll back that is not possible, and that changes nothing."""
+    """Return the message of a rollback that is refused, and that changes nothing."""
     before = tree(rig.root)
     for check_mode in (True, False):
         with pytest.raises(ProvisioningError) as caught:
@@ -48,7 +48,7 @@ def refused(rig: Rig, generation: str | None = None, **options: Any) -> str:
         ("000001", "000001", ["device:2", "device:3"]),
     ],
 )
-def test_a_roll_back(thrice: Rig, generation: str | None, chosen: str, retired: list[str]) -> None:
+def test_a_rollback(thrice: Rig, generation: str | None, chosen: str, retired: list[str]) -> None:
     before = thrice.record
     outcome = thrice.roll_back(generation)
     assert (outcome.action, outcome.reason, outcome.changed) == ("rolled_back", "rolled_back", True)
@@ -57,12 +57,12 @@ def test_a_roll_back(thrice: Rig, generation: str | None, chosen: str, retired: 
     assert outcome.before["client_id"] == before["client_id"]
     assert outcome.thing is not None
     assert outcome.thing["client_id"] == f"device:{chosen[-1]}" == thrice.record["client_id"]
-    assert thrice.commands == ["sh -s"] * 2, "one to look, one to switch"
+    assert thrice.commands == ["sh -s"] * 2, "a look and a switch"
     assert [entry["client_id"] for entry in outcome.thing["retired"]] == retired == thrice.retired_ids
     assert {Path(file["path"]).name for file in outcome.files} == {entry.name for entry in thrice.current.iterdir()}
     assert thrice.generations == ["000001", "000002", "000003"]
     thrice.assert_in_order(".newest")
-    assert thrice.present().action == "none", "what is in use now stays"
+    assert thrice.present().action == "none", "it stays in use"
 
 
 @pytest.mark.parametrize("generation", [None, "000001"])
@@ -77,19 +77,19 @@ def test_a_second_run_finds_nothing_to_do(thrice: Rig, generation: str | None) -
     assert tree(thrice.root) == before
 
 
-def test_a_second_run_finishes_what_a_dead_one_began(thrice: Rig) -> None:
-    """A run that dies after its switch has told no consumer of it."""
+def test_a_second_run_finishes_what_a_crashed_one_began(thrice: Rig) -> None:
+    """A run that crashed after its switch has not reloaded the consumers."""
     thrice.roll_back("000001")
-    (thrice.path / ".trial").symlink_to("000003")
-    told = thrice.root / "told"
-    consumers = gateway.Consumers(reload_command=f"touch {told}")
-    assert thrice.roll_back("000001", consumers=consumers, check_mode=True).action == "repaired"
-    assert not told.exists()
-    outcome = thrice.roll_back("000001", consumers=consumers)
+    (thrice.path / ".health-check").symlink_to("000003")
+    reloaded = thrice.root / "reloaded"
+    hooks = Hooks(reload_command=f"touch {reloaded}")
+    assert thrice.roll_back("000001", hooks=hooks, check_mode=True).action == "repaired"
+    assert not reloaded.exists()
+    outcome = thrice.roll_back("000001", hooks=hooks)
     assert (outcome.action, outcome.reason, outcome.generation) == ("repaired", "drift", "000001")
-    assert told.exists()
+    assert reloaded.exists()
     thrice.assert_in_order(".newest")
-    assert thrice.roll_back("000001", consumers=consumers).action == "none"
+    assert thrice.roll_back("000001", hooks=hooks).action == "none"
 
 
 def test_forward_and_back_again(thrice: Rig) -> None:
@@ -104,7 +104,7 @@ def test_forward_and_back_again(thrice: Rig) -> None:
         thrice.assert_in_order(".newest")
 
 
-def test_a_renewal_after_a_roll_back_counts_on(thrice: Rig) -> None:
+def test_a_renewal_after_a_rollback_gets_the_next_number(thrice: Rig) -> None:
     thrice.roll_back("000001")
     outcome = thrice.present(cloudlocate(clientId="device:4"), force=True)
     assert (outcome.action, outcome.generation) == ("renewed", "000004")
@@ -112,7 +112,7 @@ def test_a_renewal_after_a_roll_back_counts_on(thrice: Rig) -> None:
     thrice.assert_in_order()
 
 
-def test_a_roll_back_between_two_generations_of_one_thing_retires_nobody(installed: Rig, ec_pair: Pair) -> None:
+def test_a_rollback_between_two_generations_of_one_thing_retires_no_thing(installed: Rig, ec_pair: Pair) -> None:
     installed.now = NOW + DAY
     assert installed.present(newer_keys(ec_pair), force=True).action == "refreshed"
     assert installed.roll_back().generation == "000001"
@@ -129,7 +129,7 @@ def test_files_get_their_owner_and_modes_again(thrice: Rig) -> None:
     thrice.assert_in_order(".newest")
 
 
-def test_a_roll_back_without_a_history_takes_the_list_of_the_record(thrice: Rig) -> None:
+def test_a_rollback_without_a_history_takes_the_list_of_the_record(thrice: Rig) -> None:
     (thrice.path / "history.json").unlink()
     outcome = thrice.roll_back()
     assert outcome.thing is not None
@@ -161,12 +161,12 @@ def edit(**changes: Any) -> Callable[[Rig], None]:
     [
         (remove_others, None, "no earlier generation"),
         (remove_others, "000002", "no generation 000002"),
-        (lambda rig: None, "000009", "no generation 000009 at {path}, but: 000001, 000002, 000003."),
+        (lambda rig: None, "000009", "no generation 000009 at {path}, only: 000001, 000002, 000003."),
         (lambda rig: None, "", "no generation "),
         (lambda rig: None, "2", "no generation 2"),
         (lambda rig: None, "../../000002", "no generation ../../000002"),
         (lambda rig: rig.absent(), None, "no earlier generation"),
-        (lambda rig: rig.absent(), "000002", "but: none."),
+        (lambda rig: rig.absent(), "000002", "only: none."),
         (lambda rig: rig.current.unlink(), None, "no earlier generation"),
         (spoil("thing.json"), None, "no record that can be read"),
         (spoil("thing.json"), "000002", "no record that can be read"),
@@ -174,7 +174,7 @@ def edit(**changes: Any) -> Callable[[Rig], None]:
         (edit(not_after="never"), None, "no record that can be read"),
     ],
 )
-def test_what_is_refused_at_once(
+def test_what_is_refused_after_the_first_look(
     thrice: Rig, prepare: Callable[[Rig], object], generation: str | None, words: str
 ) -> None:
     prepare(thrice)
@@ -184,12 +184,12 @@ def test_what_is_refused_at_once(
 
 def test_nothing_installed_at_all(rig: Rig) -> None:
     assert "no earlier generation" in refused(rig)
-    assert "but: none." in refused(rig, "000001")
+    assert "only: none." in refused(rig, "000001")
     assert not rig.path.exists()
 
 
 @pytest.mark.parametrize("name", ["credentials.json", "credentials.env", "ca.crt"])
-def test_a_generation_that_is_damaged_is_found_out_on_the_gateway(thrice: Rig, name: str) -> None:
+def test_the_gateway_finds_a_damaged_generation(thrice: Rig, name: str) -> None:
     spoil(name)(thrice)
     before = thrice.history
     with pytest.raises(ProvisioningError) as caught:
@@ -223,7 +223,7 @@ def test_a_thing_that_is_reported_as_deactivated(thrice: Rig) -> None:
 # ---- without a current generation ----
 
 
-def test_the_generation_that_is_named_stays_where_none_was_in_use(thrice: Rig) -> None:
+def test_a_named_generation_is_used_where_none_was_in_use(thrice: Rig) -> None:
     thrice.current.unlink()
     outcome = thrice.roll_back("000002")
     assert (outcome.action, outcome.before) == ("rolled_back", None)
@@ -231,8 +231,8 @@ def test_the_generation_that_is_named_stays_where_none_was_in_use(thrice: Rig) -
     assert thrice.present().action == "none"
 
 
-def test_a_generation_that_never_was_in_use_stays_once_it_is_named(thrice: Rig) -> None:
-    """A run has died after the files were in place, and before the switch."""
+def test_a_generation_that_never_was_in_use_is_used_once_it_is_named(thrice: Rig) -> None:
+    """A run has crashed after the files were in place, and before the switch."""
     thrice.current.unlink()
     thrice.current.symlink_to("generations/000002")
     assert thrice.roll_back("000003").generation == "000003"
@@ -240,7 +240,7 @@ def test_a_generation_that_never_was_in_use_stays_once_it_is_named(thrice: Rig) 
     thrice.assert_in_order(".newest")
 
 
-# ---- check mode, consumers, and other runs ----
+# ---- check mode, health check, and other runs ----
 
 
 @pytest.mark.parametrize("generation", [None, "000001"])
@@ -253,13 +253,13 @@ def test_check_mode_changes_nothing(thrice: Rig, generation: str | None) -> None
     assert predicted == done
 
 
-def test_consumers_that_do_not_come_back(thrice: Rig) -> None:
-    consumers = gateway.Consumers(health_command="false", health_timeout=1)
+def test_a_health_check_that_fails(thrice: Rig) -> None:
+    hooks = Hooks(health_command="false", health_timeout=1)
     with pytest.raises(ProvisioningError) as caught:
-        thrice.roll_back(consumers=consumers)
+        thrice.roll_back(hooks=hooks)
     assert caught.value.code == "health_check_failed"
     assert thrice.record["client_id"] == "device:3"
-    assert thrice.retired_ids == ["device:1", "device:2"], "what is in use again is not on the list"
+    assert thrice.retired_ids == ["device:1", "device:2"], "the Thing in use again is not on the list"
     assert thrice.present().action == "none"
 
 

@@ -13,7 +13,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import form
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import sources
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import FIELDS, SERVICES
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     MQTT_PASSWORD,
     NOW,
@@ -27,7 +27,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
     spartn,
 )
 
-LAYOUT = formats.Layout("/etc/x", 0o640, 0o644, "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n")
+LAYOUT = formats.Layout("/etc/x", 0o640, "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n")
 LOGIN = {
     "ntrip_host": "caster.example.com",
     "ntrip_port": 2101,
@@ -46,7 +46,7 @@ def read(answer: bytes, service: str, field_map: dict[str, str] | None = None) -
 @pytest.mark.parametrize("service", ["pointperfect", "pointperfect-live"])
 @pytest.mark.parametrize("field_map", [{}, {"ntrip_username": "login.name", "ntrip_password": "login.secret"}])
 def test_a_login_by_its_fields(service: str, field_map: dict[str, str]) -> None:
-    parsed = read(sources.answer_of(LOGIN, SERVICES[service], field_map), service, field_map)
+    parsed = read(sources.response_of(LOGIN, SERVICES[service], field_map), service, field_map)
     assert {name: getattr(parsed, name) for name in LOGIN} == LOGIN
     assert parsed.delivery == ("ntrip",)
 
@@ -56,15 +56,15 @@ def test_a_login_by_its_fields(service: str, field_map: dict[str, str]) -> None:
 )
 def test_fields_that_are_read_and_written_again_are_the_same(response: dict[str, Any], service: str) -> None:
     parsed = parse(response, service)
-    known = {name: value for name, value in parsed.fields().items() if name in sources.FIELDS and value}
-    assert read(sources.answer_of(known, SERVICES[service], {}), service) == parsed
+    known = {name: value for name, value in parsed.fields().items() if name in FIELDS and value}
+    assert read(sources.response_of(known, SERVICES[service], {}), service) == parsed
 
 
 def test_what_ucenter_reads_is_read_back(rsa_pair: Pair) -> None:
     parsed = parse(spartn(rsa_pair, supportsLband=False))
     file = formats.FORMATS["ucenter"].render(parsed, LAYOUT)["ucenter-config.json"]
     again = read(
-        sources.answer_of(sources.ucenter_fields(file.content.decode()), SERVICES["pointperfect"], {}), "pointperfect"
+        sources.response_of(sources.ucenter_fields(file.content.decode()), SERVICES["pointperfect"], {}), "pointperfect"
     )
     assert sorted(one.path for one in again.subscriptions) == sorted(one.path for one in parsed.subscriptions)
     assert replace(again, subscriptions=()) == replace(parsed, subscriptions=())
@@ -76,7 +76,7 @@ def test_without_topics_and_keys(rsa_pair: Pair) -> None:
     content = json.loads(formats.FORMATS["ucenter"].render(parsed, LAYOUT)["ucenter-config.json"].content)
     del content["MQTT"]["Subscriptions"], content["MQTT"]["dynamickeys"]
     again = read(
-        sources.answer_of(sources.ucenter_fields(json.dumps(content)), SERVICES["pointperfect"], {}), "pointperfect"
+        sources.response_of(sources.ucenter_fields(json.dumps(content)), SERVICES["pointperfect"], {}), "pointperfect"
     )
     assert (again.subscriptions, again.keys_current, again.keys_next) == ((), None, None)
     assert again.certificate == parsed.certificate
@@ -113,7 +113,7 @@ def test_what_is_no_ucenter_file(text: str) -> None:
 )
 def test_fields_that_have_no_place(fields: dict[str, Any], service: str, field_map: dict[str, str], said: str) -> None:
     with pytest.raises(ProvisioningError, match=said) as caught:
-        sources.answer_of(fields, SERVICES[service], field_map)
+        sources.response_of(fields, SERVICES[service], field_map)
     assert caught.value.code == "bad_option"
     assert_no_secret(caught.value)
 
@@ -122,5 +122,5 @@ def test_a_pair_that_does_not_fit_is_found_out(rsa_pair: Pair, ec_pair: Pair) ->
     other = make_pair(ec_pair.key, "other")
     fields = {"client_id": "x", "host": "h", "certificate": rsa_pair.certificate, "private_key": other.private_key}
     with pytest.raises(ProvisioningError) as caught:
-        read(sources.answer_of(fields, SERVICES["pointperfect"], {}), "pointperfect")
+        read(sources.response_of(fields, SERVICES["pointperfect"], {}), "pointperfect")
     assert caught.value.code == "pair_mismatch"

@@ -12,7 +12,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,13 +24,15 @@ from ansible.module_utils.errors import AnsibleFallbackNotFound
 from ansible.parsing.vault import is_encrypted
 from ansible.plugins.action import ActionBase
 
-from ..bundle import history
+from ..bundle.dates import optional_timestamp
 from ..errors import GatewayUnreachable, ProvisioningError
-from ..job import policy
-from ..job.order import Outcome, Runtime, Target
+from ..job.desired import Runtime, Target
+from ..job.outcome import Outcome
 from ..platform import api
 from ..platform.credentials import CRYPTOGRAPHY_MISSING, JMESPATH_MISSING
-from ..spool import responses as spool
+from ..spool.directory import Cipher
+
+VARIABLES_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"variables_prefix": {"type": "str"}}
 
 _LIBRARIES = (
     ("cryptography", CRYPTOGRAPHY_MISSING),
@@ -51,7 +53,7 @@ def from_environment(name: str) -> str:
     return value
 
 
-class ZtpActionBase(ActionBase):
+class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """An action plugin with the manners of a module.
 
     A subclass has ``ARGUMENTS``, the ``VALIDATOR`` made of them at import, once for all hosts, and ``perform``.
@@ -80,7 +82,7 @@ class ZtpActionBase(ActionBase):
         return result
 
     def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
-        """Runs one command on the gateway; see ``gateway.Execute``.
+        """Runs one command on the gateway; see ``protocol.Execute``.
 
         :raises GatewayUnreachable: if the connection fails.
         :raises ProvisioningError: ``gateway_unsupported``.
@@ -101,7 +103,7 @@ class ZtpActionBase(ActionBase):
         context.no_log = no_log or secret
         try:
             # Without the name of the shell Ansible appends a `sleep`, against a race of terminals. There is none here,
-            # and gateway.py would notice an answer that is cut.
+            # and the gateway layer notices output that was cut.
             answer = self._low_level_execute_command(
                 command, in_data=standard_input, executable=self._play_context.executable
             )
@@ -111,10 +113,10 @@ class ZtpActionBase(ActionBase):
             context.no_log = no_log
         return answer["rc"], answer["stdout"], answer["stderr"]
 
-    def runtime(self, prove: Callable[..., Any] | None = None) -> Runtime:
+    def runtime(self, verify: Callable[..., object] | None = None) -> Runtime:
         """What a run touches: this connection, the platform, the clock, and the vault secrets of the run.
 
-        :param prove: see ``Runtime``; without it nothing is ever proven.
+        :param verify: see ``Runtime``; without it, credentials are not verified.
         """
         vault = self._loader._vault
         return Runtime(
@@ -126,11 +128,11 @@ class ZtpActionBase(ActionBase):
             nonce=lambda: secrets.token_hex(8),
             encrypt=vault.encrypt if vault.secrets else None,
             decrypt=self.decrypter(),
-            prove=prove or (lambda _credentials: None),
+            verify=verify or (lambda _credentials: None),
         )
 
-    def decrypter(self) -> spool.Cipher:
-        """What turns an entry in the spool into clear bytes, with the vault secrets of the run; see ``spool.load``."""
+    def decrypter(self) -> Cipher:
+        """Return what decrypts a spool entry with the Vault secrets of the run; see ``responses.load``."""
         vault = self._loader._vault
 
         def decrypt(content: bytes) -> bytes:
@@ -171,30 +173,32 @@ class ZtpActionBase(ActionBase):
         return {name: value for name, value in values.items() if value != task_vars.get("omit")}
 
 
-def result_of(outcome: Outcome, target: Target, *, with_diff: bool) -> dict[str, Any]:
-    """What a task returns; no secret is in it."""
-    path = target.layout.path
-    result: dict[str, Any] = {
+def result_of(outcome: Outcome, target: Target, *, with_diff: bool, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the result of a task, which holds no secret.
+
+    :param without: keys that have no meaning for the module.
+    """
+    thing = outcome.thing
+    values: dict[str, Any] = {
         "changed": outcome.changed,
         "action": outcome.action,
         "reason": outcome.reason,
-        "path": path,
+        "msg": outcome.message,
+        "path": target.path,
         "generation": outcome.generation,
-        "thing": outcome.thing,
-        "files": list(outcome.files),
-        "due_at": policy.timestamp(outcome.due_at),
+        "thing": thing,
+        "files": [{**vars(file), "mode": f"{file.mode:04o}"} for file in outcome.files],
+        "due_at": optional_timestamp(outcome.due_at),
     }
-    if outcome.thing and len(outcome.thing["retired"]) >= history.MAX_THINGS:
-        result["warnings"] = [
-            f"The retirement list of {path} is full ({history.MAX_THINGS} Things); the next one takes the place of "
-            "the oldest. Deactivate them on the platform and mark them with the playbook retire."
-        ]
+    result = {name: value for name, value in values.items() if name not in without}
+    if outcome.warnings:
+        result["warnings"] = list(outcome.warnings)
     if with_diff and outcome.changed:
         result["diff"] = {
-            "before_header": f"{path} (before)",
-            "after_header": f"{path} ({outcome.action}: {outcome.reason})",
-            "before": _diff_text(outcome.before),
-            "after": _diff_text(outcome.thing if outcome.action != "removed" else None),
+            "before_header": f"{target.path} (before)",
+            "after_header": f"{target.path} ({outcome.action}: {outcome.reason})",
+            "before": _diff_text(outcome.before.to_dict() if outcome.before else None),
+            "after": _diff_text(thing if outcome.action != "removed" else None),
         }
     return result
 

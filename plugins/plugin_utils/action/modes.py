@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options for modes, and how they are read.
+"""The options for modes, and how they are parsed.
 
 Private to the collection.
 """
@@ -15,13 +15,13 @@ from ..errors import ProvisioningError
 MODE_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "directory_mode": {"type": "raw", "default": "0750"},
     "secret_mode": {"type": "raw", "default": "0640"},
-    "public_mode": {"type": "raw", "default": "0644"},
 }
 
 
 def mode(name: str, value: Any) -> int:
-    """Reads a mode: a text of octal digits, or the number that YAML makes of unquoted octal digits.
+    """Return a mode as a number.
 
+    :param value: a text of octal digits, or the number that YAML makes of unquoted octal digits.
     :raises ProvisioningError: ``bad_option``, also for a mode that lets others write, or read secrets.
     """
     try:

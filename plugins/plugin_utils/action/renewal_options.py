@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..job import policy
+from ..job.renewal import RenewalPolicy
 
 RENEWAL_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "renew_before": {"type": "str", "default": "30"},
@@ -20,16 +20,11 @@ RENEWAL_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def renewal_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Validated arguments to the fields of ``policy.Wanted`` that they stand for.
+def renewal_of(arguments: Mapping[str, Any]) -> RenewalPolicy:
+    """Return the renewal settings that validated arguments describe.
 
     :raises ProvisioningError: ``bad_option``.
     """
-    renewal = {
-        "renew_before": arguments["renew_before"],
-        "renew_spread_days": arguments["renew_spread"],
-        "keys_renew_before_days": arguments["keys_renew_before"],
-        "max_age_days": arguments["max_age"],
-    }
-    policy.check_wanted(policy.Wanted(service="", **renewal))
-    return renewal
+    return RenewalPolicy.parse(
+        arguments["renew_before"], arguments["renew_spread"], arguments["keys_renew_before"], arguments["max_age"]
+    )

@@ -26,7 +26,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 
 from ..bundle.render import Templates
 from ..errors import ProvisioningError
-from ..gateway.commands import FILE_NAME
+from ..gateway.protocol import FILE_NAME
 from .modes import mode
 
 TEMPLATE_OPTIONS: Mapping[str, Mapping[str, Any]] = {

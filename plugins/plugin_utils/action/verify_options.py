@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options that say how credentials are proven by using them.
+"""The options for the verification of credentials.
 
 Private to the collection.
 """
@@ -15,7 +15,7 @@ from ..platform import api
 from ..platform.credentials import Credentials
 
 if TYPE_CHECKING:
-    from ..verify.verification import Proof
+    from ..verify.verification import Verification
 
 VERIFY_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "timeout": {"type": "float", "default": 20},
@@ -24,10 +24,11 @@ VERIFY_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def prover(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credentials], list[Proof]]:
-    """Validated arguments to what tries credentials in the way they describe.
+def verifier(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credentials], list[Verification]]:
+    """Return a function that verifies credentials as validated arguments describe.
 
-    :param broker_ca: PEM text: whom to trust as the MQTT broker.
+    :param arguments: the options of ``VERIFY_ARGUMENTS``.
+    :param broker_ca: PEM text of the CA of the MQTT broker.
     :raises ProvisioningError: ``bad_option``.
     """
     position = arguments["position"]
@@ -36,16 +37,16 @@ def prover(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credential
     if arguments["timeout"] <= 0:
         raise ProvisioningError("bad_option", "The timeout of a verification must be above 0 seconds.")
 
-    def prove(credentials: Credentials) -> list[Proof]:
-        # imported here, because its library takes longer to import than a run in which nothing is due may
+    def verify(credentials: Credentials) -> list[Verification]:
+        # imported here, because importing paho-mqtt takes longer than a run in which nothing is due
         from ..verify import verification  # noqa: PLC0415
 
-        trial = verification.Trial(
+        settings = verification.VerifySettings(
             timeout=arguments["timeout"],
             position=(position[0], position[1]) if position else None,
             broker_ca=broker_ca,
             caster_ca_path=arguments["caster_ca_path"] or api.CA_BUNDLE,
         )
-        return verification.prove(credentials, trial)
+        return verification.verify(credentials, settings)
 
-    return prove
+    return verify

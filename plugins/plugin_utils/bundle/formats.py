@@ -16,8 +16,11 @@ from datetime import timedelta
 from typing import Any
 
 from ..errors import ProvisioningError
-from ..gateway.commands import File
+from ..gateway.protocol import File
 from ..platform.credentials import Credentials, DynamicKey
+from ..platform.services import SERVICES
+
+PUBLIC_MODE = 0o644  # of files without a secret, which every user of the gateway may read
 
 _MQTT = ("mqtt", "lband")  # a plan of L-band alone logs in by MQTT, too, for its keys
 _PLAIN_PORT = 1883  # the one port of MQTT without TLS (seen in client code, for CloudLocate)
@@ -33,7 +36,6 @@ class Layout:
 
     path: str
     secret_mode: int
-    public_mode: int
     broker_ca: str
 
 
@@ -66,10 +68,10 @@ def _uses_tls(credentials: Credentials) -> bool:
 
 def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
     """The CA of the broker and, where the Thing logs in with a certificate, the pair: apart, and in one file."""
-    files = {"ca.crt": File(layout.broker_ca.encode(), layout.public_mode)}
+    files = {"ca.crt": File(layout.broker_ca.encode(), PUBLIC_MODE)}
     if credentials.certificate is not None and credentials.private_key is not None:
         certificate, private_key = credentials.certificate.encode(), credentials.private_key.encode()
-        files["client.crt"] = File(certificate, layout.public_mode)
+        files["client.crt"] = File(certificate, PUBLIC_MODE)
         files["client.key"] = File(private_key, layout.secret_mode)
         files["client.pem"] = File(certificate + private_key, layout.secret_mode)
     return files
@@ -136,12 +138,9 @@ def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
         lines += [f"bridge_certfile {current}/client.crt", f"bridge_keyfile {current}/client.key"]
     if credentials.username is not None:
         lines += [f"remote_username {credentials.username}", f"remote_password {credentials.password}"]
-    if credentials.service == "cloudlocate" and not credentials.subscriptions:
-        # seen in client code; the response may name none
-        lines += [
-            "topic CloudLocate/GNSS/request out 0",
-            f"topic CloudLocate/{credentials.client_id}/GNSS/response in 0",
-        ]
+    if not credentials.subscriptions:
+        topics = SERVICES[credentials.service].bridge_topics
+        lines += [f"topic {topic.format(client_id=credentials.client_id)} {way} 0" for topic, way in topics]
     lines += [f"topic {topic} in {1 if _is_key_topic(topic) else 0}" for topic in topics_of(credentials)]
     files = {"mosquitto.conf": File("".join(f"{line}\n" for line in lines).encode(), layout.secret_mode)}
     return {**files, **(_pem(credentials, layout) if _uses_tls(credentials) else {})}
@@ -159,7 +158,7 @@ def _serves_mosquitto(credentials: Credentials) -> bool:
 
 def _topics(credentials: Credentials, layout: Layout) -> dict[str, File]:
     """One topic in each line."""
-    return {"topics.txt": File("".join(f"{topic}\n" for topic in topics_of(credentials)).encode(), layout.public_mode)}
+    return {"topics.txt": File("".join(f"{topic}\n" for topic in topics_of(credentials)).encode(), PUBLIC_MODE)}
 
 
 def _is_key_topic(topic: str) -> bool:

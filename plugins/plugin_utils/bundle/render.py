@@ -11,26 +11,43 @@ import base64
 import binascii
 import contextlib
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from ..errors import ProvisioningError
-from ..gateway.commands import File
-from ..job.policy import RECORD_VERSION, timestamp
+from ..gateway.protocol import File
 from ..platform.credentials import Credentials
-from .formats import DEFAULT_FORMATS, FORMATS, PUBLIC_FILES, Layout
+from .dates import whole_seconds
+from .formats import DEFAULT_FORMATS, FORMATS, PUBLIC_FILES, PUBLIC_MODE, Layout
+from .history import FormerThing
+from .record import RECORD_NAME, RESPONSE_NAME, Record
+from .thing_id import ThingId
 
 RESPONSE_MODE = 0o600
 RECORD_MODE = 0o640
-RECORD_NAME = "thing.json"
 
 # The certification authority of the API and of the MQTT broker (seen in client code): Amazon Root CA 1.
 _AMAZON_ROOT_CA_1_SHA256 = "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e"
 _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+)-----END CERTIFICATE-----\n?")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where credentials come from, as their record says.
+
+    :param source: ``ztp``, or the source of imported credentials.
+    :param issued_at: when the response arrived (aware).
+    :param retired: the Things formerly in use at the path.
+    """
+
+    source: str | None
+    issued_at: datetime
+    hardware_id: str | None
+    given_name: str | None
+    retired: tuple[FormerThing, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,22 +88,20 @@ def render(
     response: bytes,
     layout: Layout,
     formats: Sequence[str] | None,
-    identity: Mapping[str, Any],
-    issued_at: datetime,
+    origin: Origin,
     templates: Templates | None = None,
-) -> tuple[dict[str, File], dict[str, Any]]:
-    """Renders every file of a bundle.
+) -> tuple[dict[str, File], Record]:
+    """Render every file of a bundle.
 
-    :param response: the raw response, which is kept beside what was made of it.
+    :param response: the raw response, which is kept beside what is made of it.
     :param formats: names out of ``FORMATS``; ``None`` for those of ``DEFAULT_FORMATS`` that the credentials can serve.
-    :param identity: ``hardware_id``, ``given_name``, ``origin`` and ``retired`` for the record.
     :returns: file name to ``File`` (``thing.json`` among them), and the record.
     :raises ProvisioningError: ``bad_option`` if the credentials cannot serve a format that was asked for, if a template
         fails, or if two of them write one file.
     """
     usable = [name for name in DEFAULT_FORMATS if FORMATS[name].serves(credentials)]
     chosen = sorted(formats) if formats is not None else usable
-    files = {"credentials.json": File(response, RESPONSE_MODE)}
+    files = {RESPONSE_NAME: File(response, RESPONSE_MODE)}
     for name in chosen:
         if not FORMATS[name].serves(credentials):
             raise ProvisioningError(
@@ -95,56 +110,59 @@ def render(
                 ": take it out of formats, or use a device profile that delivers what it needs.",
             )
         files.update(FORMATS[name].render(credentials, layout))
-    asked_for = sorted(chosen) if formats is not None else None
+    record = _record(credentials, tuple(chosen) if formats is not None else None, origin, templates)
     if templates is not None:
-        known = _record(credentials, files, asked_for, identity, issued_at, templates)
+        known = replace(record, files=_digests(files)).to_dict()
         for name, rendered in templates.render(known, credentials.fields()).items():
             if name in files or name == RECORD_NAME:
                 raise ProvisioningError("bad_option", f"templates: {name} is a file of the bundle already.")
             files[name] = File(rendered, templates.modes[name])
-    record = _record(credentials, files, asked_for, identity, issued_at, templates)
-    content = json.dumps(record, indent=2, ensure_ascii=True) + "\n"
-    files[RECORD_NAME] = File(content.encode(), RECORD_MODE)
+    record = replace(record, files=_digests(files))
+    files[RECORD_NAME] = File(record.encode().encode(), RECORD_MODE)
     return files, record
 
 
-def file_modes(record: Mapping[str, Any], secret_mode: int, public_mode: int) -> dict[str, int]:
-    """The mode that each file of an installed bundle must have, by its name."""
-    own = {"credentials.json": RESPONSE_MODE, **{name: int(mode, 8) for name, mode in record["modes"].items()}}
-    modes = {name: own.get(name, public_mode if name in PUBLIC_FILES else secret_mode) for name in record["files"]}
+def file_modes(record: Record, secret_mode: int) -> dict[str, int]:
+    """Return the mode that each file of an installed bundle must have, by its name."""
+    own = {RESPONSE_NAME: RESPONSE_MODE, **record.modes}
+    modes = {name: own.get(name, PUBLIC_MODE if name in PUBLIC_FILES else secret_mode) for name in record.files}
     return {**modes, RECORD_NAME: RECORD_MODE}
 
 
+def thing_id_of(credentials: Credentials) -> ThingId:
+    """Return the identity of the Thing that credentials belong to; checked credentials always have one."""
+    return ThingId(credentials.client_id, credentials.login_sha256)
+
+
+def _digests(files: Mapping[str, File]) -> dict[str, str]:
+    return {name: digest(file.content) for name, file in files.items()}
+
+
 def _record(
-    credentials: Credentials,
-    files: Mapping[str, File],
-    formats: Sequence[str] | None,
-    identity: Mapping[str, Any],
-    issued_at: datetime,
-    templates: Templates | None,
-) -> dict[str, Any]:
-    return {
-        "record_version": RECORD_VERSION,
-        "service": credentials.service,
-        "delivery": list(credentials.delivery),
-        "hardware_id": identity["hardware_id"],
-        "given_name": identity["given_name"],
-        "origin": identity.get("origin"),
-        "client_id": credentials.client_id,
-        "host": credentials.host,
-        "port": credentials.port,
-        "ntrip_host": credentials.ntrip_host,
-        "ntrip_port": credentials.ntrip_port,
-        "ntrip_mountpoint": credentials.ntrip_mountpoint,
-        "issued_at": timestamp(issued_at),
-        "not_before": timestamp(credentials.not_before),
-        "not_after": timestamp(credentials.not_after),
-        "fingerprint_sha256": credentials.fingerprint_sha256,
-        "identity_sha256": credentials.identity_sha256,
-        "keys_expire_at": timestamp(credentials.keys_expire_at),
-        "formats": formats,
-        "templates_sha256": templates.sha256 if templates else None,
-        "modes": {name: f"{mode:04o}" for name, mode in templates.modes.items()} if templates else {},
-        "files": {name: digest(file.content) for name, file in files.items()},
-        "retired": list(identity["retired"]),
-    }
+    credentials: Credentials, formats: tuple[str, ...] | None, origin: Origin, templates: Templates | None
+) -> Record:
+    keys_expire_at = credentials.keys_expire_at
+    return Record(
+        service=credentials.service,
+        thing_id=thing_id_of(credentials),
+        issued_at=whole_seconds(origin.issued_at),
+        identity_sha256=credentials.identity_sha256,
+        files={},
+        delivery=credentials.delivery,
+        hardware_id=origin.hardware_id,
+        given_name=origin.given_name,
+        origin=origin.source,
+        host=credentials.host,
+        port=credentials.port,
+        ntrip_host=credentials.ntrip_host,
+        ntrip_port=credentials.ntrip_port,
+        ntrip_mountpoint=credentials.ntrip_mountpoint,
+        not_before=credentials.not_before,
+        not_after=credentials.not_after,
+        fingerprint_sha256=credentials.fingerprint_sha256,
+        keys_expire_at=whole_seconds(keys_expire_at) if keys_expire_at else None,
+        formats=formats,
+        templates_sha256=templates.sha256 if templates else None,
+        modes=templates.modes if templates else {},
+        retired=origin.retired,
+    )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of an audit on the controller: each form of one report, written all or nothing.
+"""Write the files of an audit on the controller.
 
 Private to the collection.
 """
@@ -12,62 +12,57 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import ProvisioningError
-from . import audit, audit_metrics, audit_page
-from .report import to_csv
-
-Report = Mapping[str, Any]
+from . import audit_metrics, audit_page
+from .audit import Report
+from .csv_table import to_csv
+from .gateway_rows import COLUMNS
 
 
 def to_json(report: Report) -> str:
-    """The report as it is."""
-    return json.dumps(report, indent=2) + "\n"
+    """Return the whole report as JSON."""
+    return json.dumps(report.to_dict(), indent=2) + "\n"
 
 
-def table(report: Report) -> str:
-    """One line for each gateway and path; lists as words."""
-    rows = [
-        {name: " ".join(value) if isinstance(value, list) else value for name, value in row.items()}
-        for row in report["gateways"]
-    ]
-    return to_csv(rows, audit.COLUMNS)
+def to_table(report: Report) -> str:
+    """Return one line of CSV for each gateway and path."""
+    return to_csv((row.to_dict() for row in report.gateways), COLUMNS)
 
 
-# Name to mode and content. The collector of Prometheus runs as a user of its own.
+# File name to mode and content. The collector of Prometheus runs as another user and must be able to read its file.
 FORMS: Mapping[str, tuple[int, Callable[[Report], str]]] = {
     "thingstream-audit.json": (0o640, to_json),
-    "thingstream-audit.csv": (0o640, table),
+    "thingstream-audit.csv": (0o640, to_table),
     "thingstream-audit.html": (0o640, audit_page.render),
     "thingstream-audit.prom": (0o644, audit_metrics.render),
 }
 
 
 def write(report: Report, directory: str, metrics_directory: str) -> list[str]:
-    """Writes every form, each by one rename, so that nobody reads half of one.
+    """Write each file under a temporary name and rename it, so that a reader never sees an incomplete file.
 
-    :param metrics_directory: where the metrics go.
+    :param metrics_directory: the directory of the metrics.
     :returns: the paths.
     :raises ProvisioningError: ``report_failed``.
     """
-    paths = places(directory, metrics_directory)
-    for name, path in paths.items():
+    found = paths(directory, metrics_directory)
+    for name, path in found.items():
         mode, render = FORMS[name]
         try:
             _replace(path, render(report).encode(), mode)
         except OSError as error:
             raise ProvisioningError("report_failed", f"Cannot write {path}: {error.strerror}.") from error
-    return [str(path) for path in paths.values()]
+    return [str(path) for path in found.values()]
 
 
-def places(directory: str, metrics_directory: str) -> dict[str, Path]:
-    """Name to path of each form."""
+def paths(directory: str, metrics_directory: str) -> dict[str, Path]:
+    """Return the path of each file by its name."""
     return {name: Path(metrics_directory if name.endswith(".prom") else directory) / name for name in FORMS}
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    # a name that begins with a dot and has no ending of its own: the collector reads *.prom
+    # The collector reads every *.prom, so the temporary name must end otherwise.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report of an audit -> metrics for the textfile collector of Prometheus.
+"""Write the report of an audit as metrics for the textfile collector of Prometheus.
 
 Private to the collection.
 """
@@ -8,82 +8,97 @@ Private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
-from ..job import policy
 from ..platform.services import SERVICES
-from . import audit
+from .audit import Report
+from .gateway_rows import UNSEEN, GatewayRow
 
 Sample = tuple[Mapping[str, str], float]
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The text format, version 0.0.4; every metric is a gauge, whether or not it has samples."""
-    return "".join(
-        line
-        for name, explained, samples in _metrics(report)
-        for line in _lines(f"thingstream_{name}", explained, samples)
-    )
+@dataclass(frozen=True)
+class Metric:
+    """A gauge. Its name does not contain the prefix of the collection."""
+
+    name: str
+    help: str
+    samples: Iterable[Sample]
 
 
-def _metrics(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[Sample]]]:
-    totals, rows = report["totals"], report["gateways"]
-    seen: dict[str, bool] = {}
-    for row in rows:
-        seen[row["host"]] = row["state"] not in audit.UNSEEN
-    yield "audit_timestamp_seconds", "When the fleet was looked at.", [({}, _seconds(report, "generated_at") or 0)]
-    yield "audit_complete", "Whether every gateway and the spool could be seen.", [({}, report["complete"])]
-    yield "gateways", "Gateways that should have been looked at.", [({}, totals["gateways"])]
-    by_state = [({"state": state}, count) for state, count in totals["states"].items()]
-    yield "bundles", "Bundles by state; a gateway without one, or that was not seen, counts once.", by_state
-    yield "retired_things", "Things that nobody uses and that must still be deactivated.", [({}, totals["retired"])]
-    yield (
-        "retirement_conflicts",
-        "Things on the list of a gateway while another one uses them.",
-        [({}, totals["conflicts"])],
+def render(report: Report) -> str:
+    """Return the metrics in version 0.0.4 of the text format. A metric without samples is still declared."""
+    return "".join(line for metric in _metrics(report) for line in _lines(metric))
+
+
+def _metrics(report: Report) -> Iterator[Metric]:
+    totals, rows = report.totals, report.gateways
+    seen = {row.host: row.state not in UNSEEN for row in rows}
+    yield _figure("audit_timestamp_seconds", "When the audit was made.", int(report.generated_at.timestamp()))
+    yield _figure("audit_complete", "Whether every gateway and the spool were seen.", report.complete)
+    yield _figure("gateways", "Gateways in the audit, seen or not.", totals.gateways)
+    yield Metric(
+        "bundles",
+        "Bundles by state; a gateway without one, or that was not seen, counts once.",
+        [({"state": state}, count) for state, count in totals.states.items()],
     )
-    yield "spool_responses", "Responses that wait in the spool for their gateway.", [({}, totals["spool"])]
-    yield (
-        "unanswered_requests",
-        "Requests whose answer was lost: somebody must look for their Things in the portal.",
-        [({}, totals["unanswered"])],
+    yield _figure("retired_things", "Things that no gateway uses and that must be deactivated.", totals.retired)
+    yield _figure(
+        "retirement_conflicts", "Things on the retirement list of a gateway that are in use.", totals.conflicts
     )
-    yield (
-        "gateway_seen",
-        "Whether the gateway could be looked at.",
-        [({"gateway": host}, up) for host, up in seen.items()],
+    yield _figure("shared_things", "Things that several gateways use.", totals.shared)
+    yield Metric(
+        "ledger_things",
+        "Things that only the ledger of the controller knows, by status.",
+        [({"status": status}, count) for status, count in totals.ledger.items()],
     )
-    yield (
+    yield _figure("spool_responses", "Responses in the spool that wait for their gateway.", totals.spool)
+    yield _figure(
+        "abandoned_requests",
+        "Requests whose response was lost; look for their Things in the portal.",
+        totals.abandoned_requests,
+    )
+    yield Metric(
+        "gateway_seen", "Whether the gateway was seen.", [({"gateway": host}, up) for host, up in seen.items()]
+    )
+    yield Metric(
         "bundle_in_order",
-        "Whether nothing is wrong with the bundle and nothing is due.",
-        [(_labels(row), row["state"] == "in_order") for row in rows if row["path"]],
+        "Whether nothing is wrong with the bundle and no renewal is due.",
+        [(_labels(row), row.state == "in_order") for row in rows if row.path],
     )
-    for name, column, explained in (
-        ("certificate_end", "not_after", "When the certificate ends."),
-        ("keys_end", "keys_expire_at", "When the last dynamic key ends."),
-        ("renewal_due", "due_at", "When a renewal becomes due by a date."),
-    ):
-        dated = ((row, _seconds(row, column)) for row in rows)
-        samples = [(_labels(row), seconds) for row, seconds in dated if seconds is not None]
-        yield f"{name}_timestamp_seconds", explained, samples
+    yield _dates(rows, "certificate_end", "not_after", "When the certificate ends.")
+    yield _dates(rows, "keys_end", "keys_expire_at", "When the last dynamic key ends.")
+    yield _dates(rows, "renewal_due", "due_at", "When a renewal becomes due by a date.")
 
 
-def _labels(row: Mapping[str, Any]) -> dict[str, str]:
-    service = row["service"] if row["service"] in SERVICES else "unknown"  # a gateway must not invent label values
-    return {"gateway": row["host"], "path": row["path"], "service": service}
+def _figure(name: str, text: str, value: float) -> Metric:
+    return Metric(name, text, [({}, value)])
 
 
-def _seconds(entry: Mapping[str, Any], name: str) -> float | None:
-    when = policy.moment(entry, name)
-    return when.timestamp() if when else None
+def _dates(rows: Iterable[GatewayRow], name: str, column: str, text: str) -> Metric:
+    dated = ((row, getattr(row, column)) for row in rows)
+    samples = [(_labels(row), _seconds(date)) for row, date in dated if date is not None]
+    return Metric(f"{name}_timestamp_seconds", text, samples)
 
 
-def _lines(name: str, explained: str, samples: Iterable[Sample]) -> Iterator[str]:
-    yield f"# HELP {name} {explained}\n# TYPE {name} gauge\n"
-    for labels, value in samples:
-        inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        yield f"{name}{{{inside}}} {value:.0f}\n" if inside else f"{name} {value:.0f}\n"
+def _labels(row: GatewayRow) -> dict[str, str]:
+    # a gateway must not create label values
+    service = row.service if row.service is not None and row.service in SERVICES else "unknown"
+    return {"gateway": row.host, "path": row.path or "", "service": service}
 
 
-def _escaped(text: str) -> str:
+def _seconds(date: str) -> float:
+    return datetime.fromisoformat(date.replace("Z", "+00:00")).timestamp()
+
+
+def _lines(metric: Metric) -> Iterator[str]:
+    name = f"thingstream_{metric.name}"
+    yield f"# HELP {name} {metric.help}\n# TYPE {name} gauge\n"
+    for labels, value in metric.samples:
+        text = ",".join(f'{label}="{_escape(content)}"' for label, content in labels.items())
+        yield f"{name}{{{text}}} {value:.0f}\n" if text else f"{name} {value:.0f}\n"
+
+
+def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report of an audit -> one HTML page that needs nothing but itself.
+"""Write the report of an audit as one HTML page that loads nothing else.
 
-The page is ``audit_page.html``. The report is in it as data, which its script shows as text and never as markup; its
-policy (CSP) lets nothing run but that script, and nothing be fetched.
+The page is ``audit_page.html``. It contains the report as data, which its script shows as text and never as markup. Its
+content security policy allows only that script and no network access.
 
 Private to the collection.
 """
@@ -14,11 +14,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from . import audit
+from .audit import Report
+from .gateway_rows import COLUMNS
 
 _SOURCE = Path(__file__).with_name("audit_page.html").read_text(encoding="utf-8")
 
@@ -35,10 +34,11 @@ POLICY = (
 _BEFORE, _marker, _AFTER = _SOURCE.replace("{policy}", POLICY).partition("{report}")
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The page. Rows are lists in the order of ``columns``, which takes half the space of objects."""
-    columns = [*audit.COLUMNS]
-    rows = [[row[name] for name in columns] for row in report["gateways"]]
-    data = json.dumps({**report, "gateways": {"columns": columns, "rows": rows}}, separators=(",", ":"))
-    # Within a script element nothing but "<" can end it or begin a comment; ASCII leaves out the line separators.
+def render(report: Report) -> str:
+    """Return the page. Rows are lists in the order of ``columns``, which take half the space of objects."""
+    values = report.to_dict()
+    rows = [list(row.values()) for row in values["gateways"]]
+    data = json.dumps({**values, "gateways": {"columns": COLUMNS, "rows": rows}}, separators=(",", ":"))
+    # Within a script element only "<" can end the element or begin a comment. The data is ASCII, so it contains no
+    # Unicode line separators.
     return _BEFORE + data.replace("<", "\\u003c") + _AFTER

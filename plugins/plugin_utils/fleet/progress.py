@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a run over a fleet is, and what to show of it: pure functions, apart from any terminal.
+"""Follow the progress of a run over a fleet, and describe it in text: pure functions without a terminal.
 
 Private to the collection.
 """
@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ERROR_CODES
-from . import report
+from .summary import summary
 
 TROUBLESHOOTING = "https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md"
 
-UNICODE_BAR = ("━", "╌")  # what is done, what is left
+UNICODE_BAR = ("━", "╌")  # for finished and for remaining hosts
 ASCII_BAR = ("#", "-")
 
-# A time that is left is told once so much is known; the rate is that of the last minute.
+# The remaining time is estimated from the rate of the last minute, if the minute contains at least this much.
 _WINDOW_SECONDS = 60.0
 _MIN_SECONDS = 5.0
 _MIN_HOSTS = 10
@@ -33,14 +33,14 @@ _SEPARATOR = " | "
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a play is.
+    """The progress of a play.
 
-    :param hosts: how many hosts the play is for, in all its batches.
-    :param task: the ID of the task that is shown, and its name.
-    :param finished: ID of a task to how many hosts have finished it, in whatever way.
-    :param lost: ID of a task to how many hosts ended there: failed or unreachable.
-    :param reasons: reason to how many results had it.
-    :param samples: moments in seconds of some clock, and how many hosts were done with the task then.
+    :param hosts: the number of hosts in all batches of the play.
+    :param task: ID and name of the task that is shown.
+    :param finished: task ID to the number of hosts that have finished the task, successfully or not.
+    :param lost: task ID to the number of hosts that failed or became unreachable there.
+    :param reasons: reason to the number of results that had it.
+    :param samples: times in seconds, each with the number of hosts that had finished the task by then.
     """
 
     hosts: int
@@ -52,14 +52,14 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many hosts the task that is shown no longer waits for; who was lost before never comes to it."""
+        """Return the number of hosts that finished the task that is shown, or were lost in an earlier one."""
         task = self.task[0]
         elsewhere = sum(self.lost.values()) - self.lost.get(task, 0)
         return min(self.hosts, self.finished.get(task, 0) + elsewhere)
 
 
 def begin(progress: Progress, task: tuple[str, str], now: float) -> Progress:
-    """A task (ID, name) begins; one that a further batch continues stays where it was."""
+    """Return the progress after the start of a task (ID, name); another batch continues the same task."""
     if task[0] == progress.task[0]:
         return progress
     begun = replace(progress, task=task, samples=())
@@ -69,10 +69,10 @@ def begin(progress: Progress, task: tuple[str, str], now: float) -> Progress:
 def finish(
     progress: Progress, task: tuple[str, str], now: float, *, reason: str | None = None, lost: bool = False
 ) -> Progress:
-    """One host has finished a task (ID, name).
+    """Return the progress after a host finished a task (ID, name).
 
-    :param reason: that of its result, where it has one.
-    :param lost: whether it takes part no longer.
+    :param reason: the reason in its result, if there is one.
+    :param lost: whether the host failed or became unreachable.
     """
     progress = begin(progress, task, now)
     progress = replace(
@@ -92,7 +92,7 @@ def _more(counts: Mapping[str, int], key: str) -> Mapping[str, int]:
 
 
 def seconds_left(progress: Progress, now: float) -> float | None:
-    """How long the task still takes if it goes on as in the last minute; ``None`` if that is not known yet."""
+    """Return an estimate of the remaining time of the task; ``None`` if too little is known yet."""
     if not progress.samples:
         return None
     began, before = progress.samples[0]
@@ -103,7 +103,7 @@ def seconds_left(progress: Progress, now: float) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, as exact as it is useful."""
+    """Return a duration as text with a suitable unit."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:
@@ -112,24 +112,24 @@ def duration(seconds: float) -> str:
 
 
 def _counts(progress: Progress, now: float) -> list[str]:
-    """What is told beside the number of hosts, the most important first."""
+    """Return the texts to show beside the number of hosts, the most important first."""
     lost = sum(progress.lost.values())
     left = seconds_left(progress, now)
     reasons = sorted(progress.reasons.items(), key=lambda entry: (-entry[1], entry[0]))
-    told = [
+    texts = [
         f"{lost} failed" if lost else "",
         f"about {duration(left)} left" if left else "",
         ", ".join(f"{printable(reason)} {count}" for reason, count in reasons),
         printable(progress.task[1]),
     ]
-    return [text for text in told if text]
+    return [text for text in texts if text]
 
 
 def drawing(progress: Progress, columns: int, now: float, glyphs: tuple[str, str] = UNICODE_BAR) -> str:
-    """One line for a terminal, never wider than it.
+    """Return a progress bar that fits into a terminal.
 
-    :param columns: how wide the terminal is; its last column stays free, where some terminals begin another line.
-    :param glyphs: what is done and what is left, one character of one column each.
+    :param columns: the width of the terminal. Its last column stays free, because some terminals wrap there.
+    :param glyphs: one character for finished and one for remaining hosts, each of one column.
     """
     hosts = f"{progress.done}/{progress.hosts}"
     free = columns - 1 - len(hosts) - 1 - _BAR_COLUMNS[0]
@@ -145,30 +145,30 @@ def drawing(progress: Progress, columns: int, now: float, glyphs: tuple[str, str
 
 
 def line(progress: Progress, now: float) -> str:
-    """The same for where there is no terminal."""
+    """Return the same information as a line of a log."""
     return _SEPARATOR.join([f"{progress.done}/{progress.hosts} hosts", *_counts(progress, now)])
 
 
 def closing(
     results: Iterable[Mapping[str, Any]], lost: Mapping[str, str], hosts: int, seconds: float, notes: Sequence[str] = ()
 ) -> list[str]:
-    """The summary of a run, as lines.
+    """Return the summary of a run as lines.
 
-    :param results: those that did not fail; only those with an action and a reason are counted.
-    :param lost: host to why it failed: an error code, or another word.
-    :param hosts: how many there were in the run.
-    :param seconds: how long it took.
-    :param notes: what else there is to know, such as ``check mode``.
+    :param results: the results that did not fail; those without action and reason are not counted.
+    :param lost: host to its error code, or another word for the failure.
+    :param hosts: the number of hosts in the run.
+    :param seconds: the duration of the run.
+    :param notes: additional facts, for example ``check mode``.
     """
     acted = [result for result in results if "action" in result and "reason" in result]
     actions = Counter(str(result["action"]) for result in acted)
-    summary = report.summary(acted)
+    counts = summary(acted)
     about = "".join(f", {note}" for note in notes)
     lines = [f"{hosts} gateways, {len(lost)} failed, {duration(seconds)}{about}"]
     rows = [
         ("action", _listed(actions)),
-        ("reason", _listed(Counter({"none": summary["not_due"]}) + Counter(summary["reasons"]))),
-        ("next due", str(summary["next_due_at"] or "")),
+        ("reason", _listed(Counter({"none": counts["not_due"]}) + Counter(counts["reasons"]))),
+        ("next due", str(counts["next_due_at"] or "")),
     ]
     for code, count in sorted(Counter(lost.values()).items(), key=lambda entry: (-entry[1], entry[0])):
         named = sorted(host for host, why in lost.items() if why == code)
@@ -180,14 +180,14 @@ def closing(
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    """Counts, the largest first."""
+    """Return counts as text, the largest first."""
     return ", ".join(
         f"{name} {count}" for name, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     )
 
 
 def printable(text: str) -> str:
-    """A text that may come from anywhere, on one line and without anything that a terminal would obey."""
+    """Return an untrusted text on one line, with control characters escaped."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
         for character in " ".join(str(text).splitlines())
@@ -195,7 +195,7 @@ def printable(text: str) -> str:
 
 
 def _columns_of(text: str) -> int:
-    """How many columns of a terminal a printable text takes: two for wide characters, none for combining ones."""
+    """Return the width of a printable text in a terminal: two columns for wide characters, none for combining ones."""
     return sum(
         0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
         for character in text

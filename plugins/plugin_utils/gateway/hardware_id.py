@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds a hardware ID on a gateway: asks ``identify.sh``, and takes nothing that cannot be the ID of one device.
+"""Find a hardware ID on a gateway: run ``identify.sh``, and accept nothing that cannot be the ID of one device.
 
-What a gateway says is parsed, bounded and never evaluated. A hardware ID is to be copied into an inventory, whose
-texts Ansible evaluates: so nothing that Ansible would take for an expression is ever one.
+The output of a gateway is parsed, bounded and never evaluated. A hardware ID gets into an inventory, whose texts
+Ansible evaluates, so a value that Ansible could take for an expression is refused.
 
 Private to the collection.
 """
@@ -15,28 +15,29 @@ import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..errors import ProvisioningError
-from .commands import Execute, run_script, without_comments
+from . import protocol
+from .commands import run_script
+from .protocol import Execute
 
-SCRIPT = without_comments(Path(__file__).with_name("identify.sh").read_text(encoding="utf-8"))
-MODEM_SECONDS = 10  # for each answer of ModemManager, which takes well below one
+SCRIPT = protocol.script("identify.sh")
+MODEM_SECONDS = 10  # for each call of mmcli, which takes well below one
 MAX_ID = 128  # characters
 MAX_VALUES = 32  # of one source
-# By this and the algorithm of systemd a machine ID becomes the ID of this application; it must never change.
+# With this, the algorithm of systemd turns a machine ID into an ID for this application; it must never change.
 APPLICATION_ID = "d94a513cd0614bf6ae734addcdfe32cc"
 
-_NOT_UNDERSTOOD = "the gateway answered in a way that cannot be understood"
+_UNKNOWN_REASON = "the gateway gave a reason that is not known"
 _ABSENT = "there is none"
-_NOTHING: Mapping[str, str] = {
-    "unreadable": "the user that runs the commands must not read it: use become",
+_REASONS: Mapping[str, str] = {
+    "unreadable": "the user that runs the commands may not read it: use become",
     "no_program": "there is no ModemManager (mmcli)",
-    "failed": "ModemManager (mmcli) reports an error: use become, and look whether it runs",
+    "failed": "ModemManager (mmcli) reports an error: use become, and check that it runs",
     "timeout": f"ModemManager (mmcli) did not answer within {MODEM_SECONDS} seconds",
 }
-# What manufacturers leave where a serial number belongs; compared in lower case, without what is no letter or digit.
+# Texts that manufacturers leave in place of a serial number, in lower case, letters and digits only.
 _PLACEHOLDERS = {
     "", "0123456789", "123456789", "1234567890", "12345678", "chassisserialnumber", "baseboardserialnumber",
     "boardserialnumber", "default", "defaultstring", "empty", "invalid", "na", "nil", "none", "notapplicable",
@@ -50,10 +51,10 @@ _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one source said.
+    """One value of one source.
 
-    :param value: as it would be a hardware ID; ``None`` where the source said nothing, or nothing that may be shown.
-    :param refused: why it cannot be one, or ``None``.
+    :param value: the hardware ID that it would be; ``None`` if the source has no value, or none that may be shown.
+    :param refused: why it cannot be a hardware ID, or ``None``.
     """
 
     source: str
@@ -61,24 +62,24 @@ class Candidate:
     refused: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """As a task returns it; ``refused`` is there only where it is."""
+        """Return the value as a task returns it; ``refused`` is left out if there is no reason."""
         description: dict[str, Any] = {"source": self.source, "value": self.value}
         return {**description, "refused": self.refused} if self.refused else description
 
 
 class _Refused(ValueError):
-    """A value that cannot be the ID of one device; the text says why."""
+    """Raised for a value that cannot be the ID of one device; the text says why."""
 
 
 def discover(
     execute: Execute, sources: Sequence[str], *, root: str = "", seconds: int = MODEM_SECONDS
 ) -> list[Candidate]:
-    """Asks a gateway, in one remote command that changes nothing.
+    """Read the sources of a gateway, in one remote command that changes nothing.
 
-    :param sources: names out of ``SOURCES``, in the order of preference; no other one is asked.
+    :param sources: names out of ``SOURCES``, in the order of preference.
     :param root: where the files of the gateway are, for tests.
-    :param seconds: how long each answer of ModemManager may take.
-    :returns: what each source said, in the order of ``sources``; at least one for each.
+    :param seconds: how long each call of mmcli may take.
+    :returns: the values of each source, in the order of ``sources``; at least one for each.
     :raises ProvisioningError: ``bad_option``, ``gateway_unsupported``.
     """
     if not sources or not set(sources) <= set(SOURCES):
@@ -86,36 +87,35 @@ def discover(
     wanted = tuple(dict.fromkeys(sources))
     # a machine ID is confidential: it must not be printed at any verbosity
     secret = "machine_id" in wanted
-    return candidates(
-        wanted, run_script(execute, SCRIPT, secret, sources=" ".join(wanted), root=root, seconds=str(seconds))
-    )
+    request = {"command": "identify", "sources": " ".join(wanted), "root": root, "seconds": str(seconds)}
+    return candidates(wanted, run_script(execute, SCRIPT, secret, **request))
 
 
 def candidates(sources: Sequence[str], lines: Sequence[str]) -> list[Candidate]:
-    """Reads the lines of an answer; what it says about other sources is dropped."""
-    return [candidate for source in sources for candidate in _said_by(source, lines)]
+    """Return the values in the output of ``identify.sh``; lines about other sources are dropped."""
+    return [candidate for source in sources for candidate in _values_of(source, lines)]
 
 
 def choose(found: Sequence[Candidate]) -> Candidate:
-    """The first plausible one; ``discover`` has put them in order.
+    """Return the first plausible one, in the order that ``discover`` returns.
 
-    :raises ProvisioningError: ``hardware_id_required``, with what each source said.
+    :raises ProvisioningError: ``hardware_id_required``, with the reason of each source.
     """
     for candidate in found:
         if candidate.value is not None and candidate.refused is None:
             return candidate
-    said = "; ".join(_sentence(candidate) for candidate in found)
+    reasons = "; ".join(_sentence(candidate) for candidate in found)
     raise ProvisioningError(
         "hardware_id_required",
-        f"No source has a plausible hardware ID ({said}). Put right what is said about the sources, name other ones "
-        "in sources, or set hardware_id to an ID that you choose.",
+        f"No source has a plausible hardware ID ({reasons}). Fix these problems, choose other sources, or set "
+        "hardware_id to an ID that you choose.",
     )
 
 
 def duplicates(ids: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The hardware IDs that several hosts have, each with these hosts in order.
+    """Return the hardware IDs that several hosts have, each with these hosts in order.
 
-    :param ids: host to its hardware ID; what is empty or ``None`` counts as none.
+    :param ids: host to its hardware ID, which may be empty or ``None``.
     """
     hosts: dict[str, list[str]] = {}
     for host, hardware_id in ids.items():
@@ -125,7 +125,7 @@ def duplicates(ids: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: sorted(hosts[name]) for name in sorted(hosts) if len(hosts[name]) > 1}
 
 
-# ---- what is plausible: each function returns the ID, or raises _Refused ----
+# ---- plausibility: each function returns the ID, or raises _Refused ----
 
 
 def _imei(value: str) -> str:
@@ -139,7 +139,7 @@ def _imei(value: str) -> str:
 
 
 def luhn_is_valid(digits: str) -> bool:
-    """Whether the last of these decimal digits is the check digit (ISO/IEC 7812-1) of the others."""
+    """Return whether the last of these decimal digits is the check digit (ISO/IEC 7812-1) of the others."""
     doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
     return sum(number - 9 if number > 9 else number for number in doubled) % 10 == 0
 
@@ -166,7 +166,7 @@ def _mac(value: str) -> str:
 
 
 def _machine_id(value: str) -> str:
-    """A machine ID must leave its machine in another form only: ``systemd-id128 machine-id --app-specific`` has it."""
+    """A machine ID is confidential; this is what ``systemd-id128 machine-id --app-specific`` makes of it."""
     if not _MACHINE_ID.fullmatch(value) or len(set(value)) == 1:
         raise _Refused("it is no machine ID, or not initialized")
     digest = bytearray(hmac.new(bytes.fromhex(value), bytes.fromhex(APPLICATION_ID), hashlib.sha256).digest()[:16])
@@ -177,11 +177,11 @@ def _machine_id(value: str) -> str:
 
 @dataclass(frozen=True)
 class _Source:
-    """How a source is read.
+    """How the values of a source are read.
 
     :param plausible: value -> hardware ID.
-    :param ordered: whether it is the lowest plausible value that counts, and not the first one.
-    :param confidential: whether what was refused must not be shown either.
+    :param ordered: whether the lowest plausible value counts, and not the first one.
+    :param confidential: whether refused values must not be shown.
     """
 
     plausible: Callable[[str], str]
@@ -198,21 +198,21 @@ SOURCES: Mapping[str, _Source] = {
 }
 
 
-# ---- what comes back ----
+# ---- output ----
 
 
-def _said_by(source: str, lines: Sequence[str]) -> list[Candidate]:
-    """Plausible ones first, the one that counts before all others."""
+def _values_of(source: str, lines: Sequence[str]) -> list[Candidate]:
+    """Plausible values first, the one that counts before all others."""
     values = dict.fromkeys(line[len(source) + 1 :].strip() for line in lines if line.startswith(f"{source} "))
     found = list(dict.fromkeys(_judged(source, value) for value in list(values)[:MAX_VALUES]))
     prefix = f"none {source} "
-    reasons = (_NOTHING.get(line[len(prefix) :], _NOT_UNDERSTOOD) for line in lines if line.startswith(prefix))
+    reasons = (_REASONS.get(line[len(prefix) :], _UNKNOWN_REASON) for line in lines if line.startswith(prefix))
     found += [Candidate(source, None, reason) for reason in dict.fromkeys(reasons)]
-    sound = [candidate for candidate in found if candidate.refused is None]
+    plausible = [candidate for candidate in found if candidate.refused is None]
     if SOURCES[source].ordered:
-        sound.sort(key=lambda candidate: candidate.value or "")
+        plausible.sort(key=lambda candidate: candidate.value or "")
     refused = [candidate for candidate in found if candidate.refused is not None]
-    return sound + refused or [Candidate(source, None, _ABSENT)]
+    return plausible + refused or [Candidate(source, None, _ABSENT)]
 
 
 def _judged(source: str, value: str) -> Candidate:
@@ -237,7 +237,7 @@ def _plain(value: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """A refused value for people: printable and short, and nothing that Ansible would evaluate."""
+    """A refused value as it may be shown: printable, short, and nothing that Ansible would evaluate."""
     text = "".join(character if character.isprintable() and character not in "{}" else "?" for character in value)
     return text[:MAX_ID]
 

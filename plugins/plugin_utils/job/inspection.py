@@ -1,70 +1,66 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Describes what a gateway holds at one path, without any secret.
+"""Describe the state of a gateway at one path, without any secret.
 
 Private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from ..bundle import history
-from ..bundle import render as bundle
-from ..gateway import commands as gateway
-from . import policy
+from ..bundle.dates import optional_timestamp
+from ..bundle.record import Record
+from ..bundle.render import file_modes
+from ..gateway import preflight
+from ..gateway.protocol import GatewayState
+from .due import damaged_files
+from .observe import understand
+from .outcome import thing_of
+from .renewal import RenewalPolicy, due_dates
+from .retirement import retirement_list
 
 
 def describe(
-    held: gateway.Held,
+    state: GatewayState,
     now: datetime,
     *,
-    renewal: Mapping[str, Any],
+    renewal: RenewalPolicy,
     directory_mode: int,
     secret_mode: int,
-    public_mode: int,
 ) -> dict[str, Any]:
-    """What ``thingstream_ztp_info`` returns for one path.
+    """Return what ``thingstream_ztp_info`` reports for one path.
 
     :param now: aware; days are counted from it.
-    :param renewal: the fields of ``policy.Wanted`` that say when credentials are due.
     """
-    record = policy.readable(held.record)
-    past = history.readable(held.history, record)
-    thing = history.told(record, past)
-    digests = record["files"] if record else {}
-    modes = bundle.file_modes(record, secret_mode, public_mode) if record else {}
+    observed = understand(state)
+    record, history, bundle = observed.record, observed.history, state.bundle
+    modes = file_modes(record, secret_mode) if record else {}
+    dates = due_dates(record, history, renewal, now) if record else None
     return {
-        "path": held.path,
-        "present": held.current is not None,
-        "generation": held.current,
-        "thing": thing,
-        "retired": history.retirement_list(past, record, held.current),
-        "generations": [
-            {"name": name, "thing": policy.readable(thing)} for name, thing in sorted(held.generations.items())
+        "path": state.path,
+        "present": observed.is_installed,
+        "generation": bundle.current,
+        "thing": thing_of(record, history),
+        "retired": [
+            thing.to_dict()
+            for thing in retirement_list(history, bundle.current, record.as_former() if record else None)
         ],
-        "damaged": sorted(name for name, digest in digests.items() if held.digests.get(name) != digest)
-        if record
-        else ["thing.json"] * (held.current is not None),
-        "drift": gateway.drift(held, modes, directory_mode) if record else [],
-        "leftovers": list(held.leftovers),
-        "due_at": policy.timestamp(_due_at(thing, renewal)) if thing else None,
-        "not_after_days": _days(record, "not_after", now),
-        "keys_expire_days": _days(record, "keys_expire_at", now),
-        "age_days": _days(record, "issued_at", now, past=True),
+        "generations": [
+            {"name": name, "thing": thing_of(Record.parse(text), None)}
+            for name, text in sorted(bundle.generations.items())
+        ],
+        "damaged": damaged_files(observed),
+        "drift": preflight.attribute_drift(state, modes, directory_mode) if record else [],
+        "leftovers": list(bundle.leftovers),
+        "due_at": optional_timestamp(dates.next) if dates else None,
+        "not_after_days": _days(record.not_after - now) if record and record.not_after else None,
+        "keys_expire_days": _days(record.keys_expire_at - now) if record and record.keys_expire_at else None,
+        "age_days": _days(now - record.issued_at) if record else None,
+        "warnings": list(dates.warnings) if dates else [],
     }
 
 
-def _due_at(thing: Mapping[str, Any], renewal: Mapping[str, Any]) -> datetime | None:
-    wanted = policy.Wanted(service=thing["service"], hardware_id=thing["hardware_id"], **renewal)
-    return policy.renewal_due_at(thing, wanted)
-
-
-def _days(record: Mapping[str, Any] | None, name: str, now: datetime, past: bool = False) -> float | None:
-    when = policy.moment(record, name) if record else None
-    if when is None:
-        return None
-    distance = (now - when) if past else (when - now)
-    return round(distance.total_seconds() / 86400, 2)
+def _days(duration: timedelta) -> float:
+    return round(duration / timedelta(days=1), 2)

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Credentials that came from elsewhere than from Zero Touch Provisioning, in the shape of an answer of the platform.
+"""Credentials that came from elsewhere than from Zero Touch Provisioning, in the shape of a response of the platform.
 
-In that shape they take the path of every other answer, and can be rendered again from what is installed.
+In that shape they take the path of every other response, and can be rendered again from what is installed.
 
 Private to the collection.
 """
@@ -21,12 +21,12 @@ _SIMPLE_EXPRESSION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9
 _SERVER = re.compile(r"(?:[a-z]+://)?(?P<host>\[[^]]+\]|[^:/]+)(?::(?P<port>[0-9]+))?/?")
 
 
-def answer_of(fields: Mapping[str, Any], service: Service, field_map: Mapping[str, str]) -> bytes:
-    """An answer in which the expressions of the service, or those of ``field_map``, find these fields.
+def response_of(fields: Mapping[str, Any], service: Service, field_map: Mapping[str, str]) -> bytes:
+    """Return a response in which the expressions of the service, or those of ``field_map``, find these fields.
 
     :raises ProvisioningError: ``bad_option`` for a field that is unknown, or that the service has no simple place for.
     """
-    answer: dict[str, Any] = {}
+    response: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in FIELDS:
             raise ProvisioningError("bad_option", f"There is no field {name!r}. Known are: {', '.join(FIELDS)}.")
@@ -39,11 +39,11 @@ def answer_of(fields: Mapping[str, Any], service: Service, field_map: Mapping[st
         if value is None:
             continue
         *parents, last = place.split(".")
-        inner = answer
+        inner = response
         for parent in parents:
             inner = inner.setdefault(parent, {})
         inner[last] = value
-    return json.dumps(answer).encode()
+    return json.dumps(response).encode()
 
 
 def ucenter_fields(text: str) -> dict[str, Any]:

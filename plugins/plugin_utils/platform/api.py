@@ -2,22 +2,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One POST to the Zero Touch Provisioning API, its retries and its errors.
 
-Nothing here knows of Ansible. Neither the token nor the body of an answer ever enters an error.
+Nothing here knows of Ansible. Neither the token nor the body of a response ever enters an error.
 
 Private to the collection.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import ipaddress
 import json
 import os
 import queue
 import re
+import signal
 import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -42,7 +44,8 @@ else:
 from ..errors import ProvisioningError
 
 DEFAULT_URL = "https://api.thingstream.io"  # documented
-MAX_RESPONSE = 1024 * 1024  # bytes; real ones fit into 6 KiB (seen in client code)
+MAX_RESPONSE = 256 * 1024  # bytes; real ones fit into 6 KiB (seen in client code). The spool allocates room for this
+GRACE_SECONDS = 10.0  # how long an interrupted run waits for a response that may be arriving
 MAX_WAIT = 60.0  # seconds between two tries
 FIRST_WAIT = 1.0  # seconds, doubled for each further try
 
@@ -57,22 +60,20 @@ class Endpoint:
     :param ca_path: a file of PEM certificates to trust in place of the CA bundle of ``requests``.
     :param proxy: the address of a proxy; ``None`` leaves the choice to the usual environment variables, ``""`` uses
         none.
-    :param timeout: how long a connection may take, and again a whole answer; no request takes longer than both.
+    :param timeout: how long a connection may take, and again a whole response; no request takes longer than both.
     :param retries: how many times a request is repeated at most.
     """
 
     url: str
     validate_certs: bool = True
     ca_path: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
     proxy: str | None = field(default=None, repr=False)
     timeout: float = 30.0
     retries: int = 3
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """What came back over HTTP. The body is a secret."""
 
     status: int
@@ -85,11 +86,24 @@ class NotSent(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """The request went out and no answer came back that could be used: a Thing may have been created."""
+    """The request went out and no usable response came back: a Thing may have been created."""
 
     def __init__(self, error: ProvisioningError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+@dataclass
+class Sending:
+    """One request on its way.
+
+    :param keep: stores the body of a 200. The thread that receives the body calls it as soon as that is whole, so that
+        nothing that interrupts the run comes between the two; once ``post`` has ended, it is not called any more.
+    :param may_have_arrived: whether the platform may have received the request and its response is not known.
+    """
+
+    keep: Callable[[bytes], None]
+    may_have_arrived: bool = False
 
 
 class _Payload(io.BytesIO):
@@ -99,6 +113,7 @@ class _Payload(io.BytesIO):
         super().__init__(payload)
         self._lock = threading.Lock()
         self._withheld = False
+        self._was_read = False  # not the position: the HTTP library goes back to the start after a redirect
 
     def read(self, size: int | None = -1, /) -> bytes:
         """What is to be sent next.
@@ -106,23 +121,26 @@ class _Payload(io.BytesIO):
         :raises TimeoutError: once it is withheld.
         """
         with self._lock:
-            if self._withheld:
+            part = super().read(size)
+            if part and self._withheld:
                 raise TimeoutError
-            return super().read(size)
+            self._was_read = self._was_read or bool(part)
+            return part
 
     def withhold(self) -> bool:
         """Lets nothing be sent any more; returns whether anything was."""
         with self._lock:
             self._withheld = True
-            return self.tell() > 0
+            return self._was_read
 
 
-Post = Callable[[Endpoint, bytes], Answer]
+Post = Callable[[Endpoint, bytes, Sending], HttpResponse]
 
 
-def ask(
+def request(
     endpoint: Endpoint,
     body: Mapping[str, Any],
+    sending: Sending,
     *,
     repeatable: bool,
     post: Post,
@@ -130,9 +148,9 @@ def ask(
     uniform: Callable[[float, float], float],
     now: Callable[[], datetime],
 ) -> bytes:
-    """Sends one request and returns the body of a 200.
+    """Send one request until a 200 has been kept, and return its body.
 
-    Repeated are: a connection that was never established; 429 and 503 with ``Retry-After``; and, where a repeated
+    Retried are: a connection that was never established; 429 and 503 with ``Retry-After``; and, where a repeated
     request cannot create a second Thing, a broken connection, a timeout, and other 5xx.
 
     :param body: the request as the platform documents it; it holds the token.
@@ -144,21 +162,22 @@ def ask(
     payload = json.dumps(body).encode()
     for attempt in range(endpoint.retries + 1):
         wait: float | None = None
-        lost = False  # whether the platform may have done what it was asked for, and nobody knows
+        lost = False  # whether the platform may have acted on the request
         try:
-            answer = post(endpoint, payload)
+            response = post(endpoint, payload, sending)
         except NotSent as problem:
             error, again = ProvisioningError("unreachable", f"{problem}"), True
         except OutcomeUnknown as problem:
             error, again, lost = problem.error, repeatable, True
         else:
-            if answer.status == 200:  # the only status that clients have seen for success
-                return answer.body
-            error = error_of(answer)
-            wait = _retry_after(answer, now())
-            declined = answer.status in (429, 503) and wait is not None
-            again = (declined or (answer.status >= 500 and repeatable)) and (wait or 0) <= MAX_WAIT
-            lost = (not declined and not 300 <= answer.status < 500) or answer.status == 303  # "done, see there"
+            if response.status == 200:  # the only status that clients have seen for success
+                return response.body
+            error = error_of(response)
+            wait = _retry_after(response, now())
+            declined = response.status in (429, 503) and wait is not None
+            again = (declined or (response.status >= 500 and repeatable)) and (wait or 0) <= MAX_WAIT
+            lost = (not declined and not 300 <= response.status < 500) or response.status == 303  # "done, see there"
+        sending.may_have_arrived = lost
         if not again or attempt == endpoint.retries:
             raise OutcomeUnknown(error) if lost and not repeatable else error
         backoff = min(FIRST_WAIT * 2**attempt, MAX_WAIT)
@@ -192,9 +211,9 @@ _REFUSALS: Sequence[tuple[tuple[int, ...], tuple[str, ...], str, str]] = (
 )  # fmt: skip
 
 
-def error_of(answer: Answer) -> ProvisioningError:
+def error_of(response: HttpResponse) -> ProvisioningError:
     """The meaning of a status other than 200. The body is searched for known words and never quoted."""
-    status, text = answer.status, answer.body[:4096].decode("utf-8", "replace").lower()
+    status, text = response.status, response.body[:4096].decode("utf-8", "replace").lower()
     for statuses, words, code, advice in _REFUSALS:
         if status in statuses and all(word in text for word in words):
             return ProvisioningError(code, f"{advice} (HTTP {status})", status)
@@ -215,14 +234,14 @@ def error_of(answer: Answer) -> ProvisioningError:
         )
     return ProvisioningError(
         "bad_response",
-        f"The answer has the unexpected status {status}; a redirect is not followed. See api_url.",
+        f"The response has the unexpected status {status}; redirects are not followed. See api_url.",
         status,
     )
 
 
-def _retry_after(answer: Answer, now: datetime) -> float | None:
+def _retry_after(response: HttpResponse, now: datetime) -> float | None:
     """Seconds to wait as ``Retry-After`` says, a number or a date; ``None`` where it says nothing usable."""
-    value = answer.headers.get("Retry-After", "").strip()
+    value = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     try:
@@ -234,40 +253,36 @@ def _retry_after(answer: Answer, now: datetime) -> float | None:
 # ---- what can be said before anything is sent ----
 
 
-def check_request(token: str | None, given_name: str, api_url: str) -> None:
-    """Refuses what the platform would refuse, and an address that would carry the token in the clear.
+def request_problem(token: str | None, given_name: str, api_url: str) -> ProvisioningError | None:
+    """Return why the platform would refuse a request, or why it must not be sent; ``None`` if it can be.
 
     The exact form of a token is left to the platform.
-
-    :raises ProvisioningError: ``token_invalid``, ``bad_option``.
     """
     if not token:
-        raise ProvisioningError(
+        return ProvisioningError(
             "token_invalid", "No token: set token, or THINGSTREAM_ZTP_TOKEN, to that of the device profile."
         )
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise ProvisioningError("token_invalid", "The token holds characters that no token has: copy it again.")
+        return ProvisioningError("token_invalid", "The token holds characters that no token has: copy it again.")
     if not 1 <= len(given_name) <= _GIVEN_NAME_LENGTH:
-        raise ProvisioningError(
+        return ProvisioningError(
             "bad_option", f"given_name has {len(given_name)} characters; the platform takes 1 to {_GIVEN_NAME_LENGTH}."
         )
-    check_url(api_url)
+    return _url_problem(api_url)
 
 
-def check_url(api_url: str) -> None:
-    """Accepts https everywhere and http on loopback only.
-
-    :raises ProvisioningError: ``bad_option``.
-    """
+def _url_problem(api_url: str) -> ProvisioningError | None:
+    """Accept https everywhere and http on loopback only."""
     try:
         parts = urlsplit(api_url)
         host, _port = parts.hostname or "", parts.port
     except ValueError:
-        raise ProvisioningError("bad_option", "api_url is not a URL.") from None
+        return ProvisioningError("bad_option", "api_url is not a URL.")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ProvisioningError("bad_option", "api_url must begin with https://, or the token would travel in clear.")
+        return ProvisioningError("bad_option", "api_url must begin with https://, or the token would travel in clear.")
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username is not None:
-        raise ProvisioningError("bad_option", "api_url must look like https://api.thingstream.io.")
+        return ProvisioningError("bad_option", "api_url must look like https://api.thingstream.io.")
+    return None
 
 
 def default_given_name(inventory_name: str) -> str:
@@ -298,7 +313,7 @@ except OSError:
 
 
 def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    own = endpoint.ca_path or endpoint.client_cert or not endpoint.validate_certs
+    own = endpoint.ca_path or not endpoint.validate_certs
     if _TRUST_STORE is not None and not own:
         return _TRUST_STORE
     try:
@@ -306,12 +321,8 @@ def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
         if not endpoint.validate_certs:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if endpoint.client_cert:
-            context.load_cert_chain(endpoint.client_cert, endpoint.client_key)
     except (OSError, ssl.SSLError) as error:
-        raise ProvisioningError(
-            "bad_option", f"Cannot read ca_path, client_cert or client_key on the controller: {_reason(error)}."
-        ) from None
+        raise ProvisioningError("bad_option", f"Cannot read ca_path on the controller: {_reason(error)}.") from None
     return context
 
 
@@ -319,39 +330,102 @@ def _reason(error: OSError) -> str:
     return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
-def post(endpoint: Endpoint, payload: bytes) -> Answer:
-    """Sends one request over HTTPS. Redirects are not followed, so that the token goes nowhere else.
+def post(endpoint: Endpoint, payload: bytes, sending: Sending) -> HttpResponse:
+    """Send one request over HTTPS. Redirects are not followed, so that the token goes nowhere else.
 
     :raises NotSent: if no connection came about.
     :raises OutcomeUnknown: if the connection broke after that.
-    :raises ProvisioningError: ``tls``, ``bad_option``, ``bad_response``.
+    :raises ProvisioningError: ``tls``, ``bad_option``, ``bad_response``, and what ``sending.keep`` raises.
     """
     body = _Payload(payload)
-    outcome: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+    outcome: queue.SimpleQueue[HttpResponse | Exception] = queue.SimpleQueue()
+    is_whole, is_over, keeping = threading.Event(), threading.Event(), threading.Lock()
 
     def send() -> None:
         try:
-            outcome.put(_send(endpoint, context, request))
+            response = _send(endpoint, context, prepared)
+            _require_whole(response)
         except Exception as error:
             outcome.put(error)
+            return
+        is_whole.set()
+        with keeping:
+            if not is_over.is_set():
+                outcome.put(_kept(response, sending))
 
-    context, request = _tls_context(endpoint), _prepared(endpoint, body)
-    # The HTTP library has a limit for each read and none for all of them, so that an answer could drip for days. What
-    # is still going on in the thread when the time is over can send nothing any more, and ends with the process.
-    threading.Thread(target=send, daemon=True).start()
+    context, prepared = _tls_context(endpoint), _prepared(endpoint, body)
+    # The HTTP library has a limit for each read and none for all of them, so that a response could drip for days. What
+    # still goes on in the thread when the time is over can send and keep nothing any more, and ends with the process.
+    thread = threading.Thread(target=send, daemon=True)
+    is_interrupted = True
+    with _signals_as_exceptions():
+        try:
+            sending.may_have_arrived = True  # in case that a second interruption skips the lines below
+            thread.start()
+            with contextlib.suppress(queue.Empty):
+                outcome.put(outcome.get(timeout=2 * endpoint.timeout))
+            is_interrupted = False
+        finally:
+            sending.may_have_arrived = body.withhold()
+            if is_whole.is_set() or (is_interrupted and sending.may_have_arrived):
+                thread.join(GRACE_SECONDS)  # what is arriving is kept, whatever interrupts this
+            with keeping:
+                is_over.set()
+    result = TimeoutError() if outcome.empty() else outcome.get()
+    if isinstance(result, Exception):
+        raise _meaning(result, endpoint, sending.may_have_arrived) from None
+    return result
+
+
+def _kept(response: HttpResponse, sending: Sending) -> HttpResponse | Exception:
+    """Keep the body of a 200, and return the response, or why it could not be kept."""
     try:
-        answer = outcome.get(timeout=2 * endpoint.timeout)
-    except queue.Empty:
-        answer = TimeoutError()
+        if response.status == 200:
+            sending.keep(response.body)
+    except Exception as error:
+        return error
+    return response
+
+
+class _Terminated(SystemExit):
+    """A signal that ends the process, as an exception."""
+
+
+@contextlib.contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Turn signals that would end the process at once into an exception while a response may arrive.
+
+    The worker processes of Ansible handle both signals by killing themselves.
+    """
+
+    def terminate(number: int, _frame: object) -> None:
+        raise _Terminated(128 + number)
+
+    replaced: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                handler = signal.getsignal(number)
+                if handler not in (signal.SIG_IGN, signal.default_int_handler, None):
+                    replaced[number] = handler
+                    signal.signal(number, terminate)
+        yield
     finally:
-        sent = body.withhold()
-    if isinstance(answer, Exception):
-        raise _meaning(answer, endpoint, sent) from None
-    if len(answer.body) > MAX_RESPONSE:
-        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer is longer than 1 MiB.", answer.status))
-    if not answer.body and "Content-Length" not in answer.headers:  # cut within its head
-        raise OutcomeUnknown(ProvisioningError("bad_response", "The answer ended before it was whole.", answer.status))
-    return answer
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def _require_whole(response: HttpResponse) -> None:
+    if len(response.body) > MAX_RESPONSE:
+        raise OutcomeUnknown(
+            ProvisioningError(
+                "bad_response", f"The response is longer than {MAX_RESPONSE // 1024} KiB.", response.status
+            )
+        )
+    if not response.body and "Content-Length" not in response.headers:  # cut within its head
+        raise OutcomeUnknown(
+            ProvisioningError("bad_response", "The response ended before it was whole.", response.status)
+        )
 
 
 def _prepared(endpoint: Endpoint, body: io.BytesIO) -> requests.PreparedRequest:
@@ -362,7 +436,7 @@ def _prepared(endpoint: Endpoint, body: io.BytesIO) -> requests.PreparedRequest:
         raise ProvisioningError("bad_option", "api_url is not a URL that can be used.") from None
 
 
-def _send(endpoint: Endpoint, context: ssl.SSLContext, request: requests.PreparedRequest) -> Answer:
+def _send(endpoint: Endpoint, context: ssl.SSLContext, request: requests.PreparedRequest) -> HttpResponse:
     class Adapter(requests.adapters.HTTPAdapter):
         """Uses the prepared TLS context, where requests would read the CA bundle again for each connection."""
 
@@ -389,7 +463,7 @@ def _send(endpoint: Endpoint, context: ssl.SSLContext, request: requests.Prepare
             request, timeout=endpoint.timeout, allow_redirects=False, stream=True, proxies=proxies
         ) as response:
             content = response.raw.read(MAX_RESPONSE + 1, decode_content=True)
-            return Answer(response.status_code, response.headers, content)
+            return HttpResponse(response.status_code, response.headers, content)
 
 
 def _meaning(error: Exception, endpoint: Endpoint, sent: bool) -> Exception:
@@ -423,9 +497,9 @@ def _problem(error: Exception, endpoint: Endpoint, sent: bool) -> ProvisioningEr
             "unreachable", f"Cannot connect to {host}: check the network of the controller, api_url and proxy."
         )
     if _find(error, (TimeoutError, failures.Timeout, ReadTimeoutError)) is not None:
-        return ProvisioningError("timeout", f"{host} did not answer within {endpoint.timeout:g} seconds: see timeout.")
+        return ProvisioningError("timeout", f"{host} did not respond within {endpoint.timeout:g} seconds: see timeout.")
     if _find(error, (IncompleteRead, DecodeError)) is not None:
-        return ProvisioningError("bad_response", f"The answer of {host} ended before it was whole.")
+        return ProvisioningError("bad_response", f"The response of {host} ended before it was whole.")
     return ProvisioningError("unreachable", f"The connection to {host} broke after the request was sent.")
 
 

@@ -113,6 +113,15 @@ class Credentials:
         """When the last dynamic key ends, or ``None`` where the service has none."""
         return max((key.end for key in (self.keys_current, self.keys_next) if key), default=None)
 
+    @property
+    def login_sha256(self) -> str | None:
+        """A fingerprint of the user name, which tells Things apart where the platform sends no client ID.
+
+        User names are unique to a Thing (documented) and random (twelve or twenty characters, seen in client code), so
+        that the digest cannot be searched for them.
+        """
+        return login_sha256({"ntrip_username": self.ntrip_username, "username": self.username})
+
     def fields(self) -> dict[str, Any]:
         """Every value by its name, in nested plain data; all of them may be secret."""
         return asdict(self)
@@ -134,6 +143,22 @@ class Credentials:
             self.ntrip_mountpoint,
         ]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def login_sha256(fields: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of the user name among the fields of a response; see ``Credentials.login_sha256``."""
+    user = fields.get("ntrip_username") or fields.get("username")
+    return hashlib.sha256(f"login {user}".encode()).hexdigest() if isinstance(user, str) else None
+
+
+def parse(raw: bytes, service: Service, field_map: Mapping[str, str], now: datetime) -> Credentials:
+    """Turn a raw response into checked credentials.
+
+    :param now: aware.
+    :raises ProvisioningError: as ``decode`` and ``check``.
+    """
+    response = decode(raw)
+    return check(response, extract(response, service, field_map), service, field_map, now)
 
 
 def decode(raw: bytes) -> dict[str, Any]:
@@ -217,7 +242,7 @@ def check(
     :raises ProvisioningError: ``missing_field``, ``pair_mismatch``, ``bad_response``.
     """
     logins = [login for login, telling in _TELLING.items() if any(name in fields for name in telling)]
-    for login in logins or ["password" if service.name == "cloudlocate" else "certificate"]:
+    for login in logins or [service.login]:
         for name in _NECESSARY[login]:
             if name not in fields:
                 raise _missing(name, response, service, field_map)
@@ -349,7 +374,7 @@ def _pair(fields: Mapping[str, Any], now: datetime) -> tuple[str, str, x509.Cert
 
 
 def _is_too_large(key: rsa.RSAPrivateKey) -> bool:
-    """Whether one of its numbers, which nobody has validated, would keep the controller busy."""
+    """Return whether one of its numbers, which are not validated yet, would keep the controller busy."""
     secret = key.private_numbers()
     public = secret.public_numbers
     numbers = (public.n, public.e, secret.d, secret.p, secret.q, secret.dmp1, secret.dmq1, secret.iqmp)

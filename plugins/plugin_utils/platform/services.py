@@ -46,6 +46,10 @@ class Service:
     :param fields: field name to the JMESPath expressions tried in order.
     :param ready: the fields of which at least one is there once the Thing is active; none of them means that the
         platform is still activating it. Empty where the response is too little known to tell.
+    :param login: how its Things log in: ``certificate``, ``password`` or ``ntrip``. A response without any login is
+        reported to lack this one.
+    :param bridge_topics: the topics of an MQTT bridge where a response names none, with ``{client_id}``, each ``in`` or
+        ``out``.
     :param repeatable: whether the platform answers a repeated request for one hardware ID with the same Thing, or an
         error, but never with a second Thing.
     """
@@ -54,7 +58,9 @@ class Service:
     path: str
     repeatable: bool
     deliveries: tuple[str, ...]
+    login: str
     ready: tuple[str, ...] = ()
+    bridge_topics: tuple[tuple[str, str], ...] = ()
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -103,6 +109,7 @@ SERVICES: Mapping[str, Service] = {
             path="/ztp/pointperfect/credentials",  # documented
             repeatable=True,  # documented: an error or the existing credentials, as the profile says
             deliveries=("mqtt", "ntrip", "lband"),  # documented; MQTT was to end on 30 September 2026
+            login="certificate",  # seen
             ready=("certificate", "private_key", "ntrip_host"),  # seen: 200 without them while activation is under way
             fields=_POINTPERFECT,
         ),
@@ -111,6 +118,7 @@ SERVICES: Mapping[str, Service] = {
             path="/ztp/pointperfect-live/credentials",  # documented
             repeatable=True,  # documented
             deliveries=("ntrip",),  # assumed
+            login="ntrip",  # assumed
             ready=("ntrip_host",),  # assumed: as with PointPerfect Flex in RTCM format
             fields=_POINTPERFECT,
         ),
@@ -119,6 +127,9 @@ SERVICES: Mapping[str, Service] = {
             path="/ztp/cloudlocate/credentials",  # documented
             repeatable=False,  # documented: a repeated request renews, and the old Thing stays active
             deliveries=("mqtt",),  # documented
+            login="password",  # documented
+            # seen
+            bridge_topics=(("CloudLocate/GNSS/request", "out"), ("CloudLocate/{client_id}/GNSS/response", "in")),
             fields=_CLOUDLOCATE,
         ),
     )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Python runs this when it starts: it kills ansible-playbook, with all its workers, at the point that KILL_AT names."""
+"""Kills ansible-playbook, with all its workers, at the point that KILL_AT names; Python runs this when it starts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ if "KILL_AT" in os.environ:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from faults import killing
 
-    os.setsid()  # whoever started it survives
+    os.setsid()  # the process that started it survives
     leader = os.getpid()
     killing.watch(lambda _number, name: killing.kill(leader) if name == point else None)

@@ -14,7 +14,7 @@ extends_documentation_fragment: [connection_pipelining]
 """
 
 
-class Connection(Local):
+class Connection(Local):  # type: ignore[misc]  # Ansible has no types
     """As the local connection, but without pipelining."""
 
     transport = "deaf"

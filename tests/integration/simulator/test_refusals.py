@@ -103,6 +103,18 @@ def test_no_plan(simulator: RunningSimulator) -> None:
     assert (response.status_code, response.text) == (403, f"No plan for device device:{thing['id']}")
 
 
+def test_the_hardware_id_of_a_removed_thing_is_free(simulator: RunningSimulator) -> None:
+    """Removal in the portal is the only way to another Thing of the same hardware ID and profile."""
+    token = simulator.put_profile("removed", **LIVE)
+    for _removal in range(2):
+        assert simulator.post(token, hardwareId="removed", **LIVE).status_code == 200
+        (thing,) = simulator.things(hardware_id="removed")
+        simulator.remove(thing["id"])
+        assert simulator.things(hardware_id="removed") == []
+    with pytest.raises(ValueError, match="404"):
+        simulator.remove(thing["id"])
+
+
 @pytest.mark.parametrize("already_exists", ["existing", "error"])
 def test_deactivated_thing_has_no_plan(simulator: RunningSimulator, already_exists: str) -> None:
     token = simulator.put_profile("deactivated", **LIVE)

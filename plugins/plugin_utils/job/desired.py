@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run wants for one gateway, where its response comes from, and what the run works with.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from ..bundle.formats import Layout
+from ..bundle.render import Templates
+from ..gateway.commands import Hooks
+from ..gateway.protocol import Execute
+from ..platform.api import Endpoint, Post
+from ..platform.credentials import Credentials
+from ..platform.services import Service
+from ..spool.directory import Cipher
+from .renewal import RenewalPolicy
+
+# When credentials are verified by using them: never, new ones before the switch, or those in use on every run as well.
+VerifyWhen = Literal["never", "before_switch", "always"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a bundle lives and how it must look there; ``owner`` and ``group`` are ``None`` for the user there.
+
+    :param layout: path and modes.
+    :param keep: how many previous generations stay for a rollback.
+    """
+
+    layout: Layout
+    directory_mode: int
+    owner: str | None
+    group: str | None
+    keep: int
+    hooks: Hooks = field(default_factory=Hooks)
+
+    @property
+    def path(self) -> str:
+        """The directory on the gateway."""
+        return self.layout.path
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What must hold for one gateway. No secret is in it.
+
+    :param host: the inventory name of the gateway.
+    :param given_name: the name of the Thing in the portal.
+    :param delivery: ``mqtt``, ``ntrip`` or ``lband``; ``None`` for whatever the device profile delivers.
+    :param formats: ``None`` for the default ones.
+    :param vault_encrypted: whether the response is encrypted, for a store that others can read.
+    :param broker_ca_sha256: digest of the CA that becomes ``ca.crt``.
+    :param create: whether a gateway without credentials gets some.
+    :param rotate_before: credentials that arrived before this moment (aware) must be replaced by others.
+    :param renew_refused: whether credentials in use that a server refuses are renewed.
+    """
+
+    service: Service
+    host: str
+    hardware_id: str | None
+    given_name: str
+    target: Target
+    renewal: RenewalPolicy = field(default_factory=RenewalPolicy)
+    delivery: str | None = None
+    formats: tuple[str, ...] | None = None
+    templates: Templates | None = None
+    vault_encrypted: bool = False
+    field_map: Mapping[str, str] = field(default_factory=dict)
+    broker_ca_sha256: str | None = None
+    create: bool = True
+    force: bool = False
+    rotate_before: datetime | None = None
+    verify: VerifyWhen = "never"
+    renew_refused: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a repeated request never creates a second Thing; without a hardware ID, every request creates one."""
+        return self.service.repeatable and self.hardware_id is not None
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The platform as the source of a response.
+
+    :param tags: what the Thing is tagged with, or ``None``.
+    :param activation_timeout: seconds to wait for the platform to activate a new Thing.
+    :param place: the ``spool.directory.location`` of the Thing.
+    :param make_spool_parents: whether the directory above the spool may be made.
+    """
+
+    token: str | None = field(repr=False)
+    endpoint: Endpoint
+    tags: tuple[str, ...] | None
+    activation_timeout: float
+    place: Path
+    make_spool_parents: bool = True
+
+
+@dataclass(frozen=True)
+class Given:
+    """A response that the user gives.
+
+    :param received_at: when it arrived (aware), if not now.
+    :param origin: the kind of file it came from, for the record.
+    """
+
+    response: bytes = field(repr=False)
+    origin: str
+    received_at: datetime | None = None
+
+
+Source = Platform | Given
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a run works with: the connection, the platform, the clock; tests put their own in place.
+
+    :param encrypt: with the Vault secret of the run, or ``None`` where it has none.
+    :param verify: uses credentials, and raises ``ProvisioningError`` if they do not work.
+    """
+
+    execute: Execute
+    post: Post
+    now: Callable[[], datetime]
+    sleep: Callable[[float], None]
+    uniform: Callable[[float, float], float]
+    nonce: Callable[[], str]
+    encrypt: Cipher | None
+    decrypt: Cipher
+    verify: Callable[[Credentials], object]
