@@ -58,7 +58,8 @@
 #   generation         install: the generation of the new bundle
 #   unused_generation  directory of a generation that is not in use yet and is removed if the attempt fails
 #   problem            what is wrong with the hook that failed last
-# Every other variable belongs to one function.
+#   tries, give_up_at  of take_lock: how often it has failed, and until when it waits
+# Every other variable belongs to one function, or means the same in several.
 #
 # Prints one of: installed GENERATION, rolled_back GENERATION, attributes_set GENERATION, history_written, removed, or
 # failed CODE SENTENCE.
@@ -196,12 +197,12 @@ path_is_gone() {
 #    the links to the heirs: remove the one just made, and go back to 1.
 # 6. Rename an own link to .lock, and remove the links to the heirs. The lock is taken.
 #
-# If none of this succeeds a few times, links cannot be made here.
+# If none of this succeeds often enough, links cannot be made here.
 take_lock() {
     lock=$(process_identity $$).$request_nonce
     give_up_at='' tries=0
     until ln -sn "$lock" .lock 2>/dev/null || inherit_lock; do # 1
-        [ "$tries" -lt 9 ] || cannot_create .lock
+        [ "$tries" -lt 99 ] || cannot_create .lock
     done
     [ ! -d .lock ] || fail bad_path "$request_path/.lock is in the way" # a directory, in which ln has made the link
 }
@@ -212,7 +213,7 @@ inherit_lock() {
     holder=$dead
     until is_alive "$holder"; do # 3
         tries=$((tries + 1))
-        [ -n "$holder" ] && [ "$tries" -lt 9 ] || return 1
+        [ -n "$holder" ] && [ "$tries" -lt 99 ] || return 1
         heir=.staging-heir-$holder
         if ln -sn "$lock" "$heir" 2>/dev/null; then # 4
             if [ "$(read_holder .lock)" = "$dead" ] && replace_link .lock "$lock"; then # 5 and 6

@@ -25,7 +25,8 @@
 #   request_thorough  "yes": also check what could make an installation fail
 #   request_current   for read_response: the generation to read from
 #
-# Globals: `nearest` is the nearest existing directory of the path. Every other variable belongs to one function.
+# Globals: `nearest` is the nearest existing directory of the path. Every other variable belongs to one
+# function, or means the same in several.
 #
 # Prints, each only where it applies:
 #   identity TEXT         who runs this, as id prints it
