@@ -13,7 +13,7 @@ options:
   variables_prefix:
     description:
       - Take each option that the task does not set from the variable with this prefix and the name of the option, if
-        that variable exists. With V(thingstream_gateway_), which the role uses, O(group) comes from
+        that variable exists. With V(thingstream_gateway_), which the role uses, C(group) comes from
         C(thingstream_gateway_group).
       - A task that lists all options as templates costs more time on each host than the rest of the job.
     type: str
