@@ -78,7 +78,7 @@ def test_files_of_the_portal_are_adopted_and_then_renewed(site: Site) -> None:
 
     ztp = {"token": token, "hardware_id": site.name}
     assert site.run("provision", **ztp).values("reason") == {"one": "none"}
-    renewed = site.run("provision", **ztp, max_age=0)
+    renewed = site.run("provision", **ztp, force=True)
     assert renewed.values("action") == {"one": "refreshed"}, renewed.output  # now with keys and topics
     assert site.record()["origin"] == "ztp"
     assert site.record()["retired"] == []

@@ -25,7 +25,16 @@ from simulator.client import RunningSimulator
 FLEET = [f"gateway-{number:02}" for number in range(1, 9)]
 AT_ONCE = 3
 # of a record, what differs between two Things of one history
-OF_THE_THING = {"client_id", "identity_sha256", "fingerprint_sha256", "issued_at", "not_before", "not_after", "files"}
+OF_THE_THING = {
+    "client_id",
+    "login_sha256",
+    "identity_sha256",
+    "fingerprint_sha256",
+    "issued_at",
+    "not_before",
+    "not_after",
+    "files",
+}
 
 
 @dataclass(frozen=True)
