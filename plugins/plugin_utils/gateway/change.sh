@@ -215,10 +215,10 @@ inherit_lock() {
         tries=$((tries + 1))
         [ -n "$holder" ] && [ "$tries" -lt 99 ] || return 1
         heir=.staging-heir-$holder
-        if ln -sn "$lock" "$heir" 2>/dev/null; then # 4
+        if ln -sn "$lock" "$heir" 2>/dev/null && [ -L "$heir" ]; then # 4; in a directory, ln makes the link inside
             if [ "$(read_holder .lock)" = "$dead" ] && replace_link .lock "$lock"; then # 5 and 6
-                rm -f .staging-heir-*
-                return
+                rm -rf .staging-heir-*
+                return 0
             fi
             rm -f "$heir" ".staging-link-$attempt"
             return 1
