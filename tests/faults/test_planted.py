@@ -32,12 +32,15 @@ DIRECTORIES = (
 )
 FILES = ("client.key", "client.crt", "client.pem", "ca.crt", "credentials.json", "thing.json", "unknown")
 # names of an attempt, which end with its nonce and the number of its process; the first is made before the script runs
-OF_AN_ATTEMPT = (".staging-", ".staging-history-", ".staging-link-", ".staging-lock-")
+OF_AN_ATTEMPT = (".staging-", ".staging-history-", ".staging-link-")
+DEAD = "boot.4194305.1.dead"  # how a lock names a process that does not exist
 LINKS = ("current", ".lock", ".health-check", ".newest", ".last-change")
 NAMES = (
     "history.json",
     *LINKS,
     *OF_AN_ATTEMPT,
+    f".staging-heir-{DEAD}",
+    ".staging-heir-unknown",
     ".thingstream-absent",
     *DIRECTORIES,
     *(f"{generation}/{name}" for generation in DIRECTORIES[1:3] for name in FILES),
@@ -127,6 +130,7 @@ def test_planted(
     rig.begin(other_pair)
     rig.present(spartn(ec_pair, clientId=SECOND), force=True)
     (rig.current / "ca.crt").chmod(0o600)
+    (rig.path / ".lock").symlink_to(DEAD)  # so that every change inherits it
     shutil.copytree(rig.root / "etc", tmp_path / "etc", symlinks=True)
     rig.standing = spartn(ec_pair, clientId=SECOND)
     trial = [*SHELLS].index(rig.host.shell) + 5 * len(operation)
@@ -144,6 +148,7 @@ def test_planted(
             with trials(f"Planted {moment}: {operation}"):
                 error = error_of(operations(rig)[operation])
                 assert tree(outside) == before, (name, kind, error)
+                assert "earlier attempt" not in str(error), (name, kind)  # it would wait for itself
                 # a hard link is the file itself, which only a user who may write here can make
                 assert kind == "hard link" or "of another user" not in "".join(rig.host.outputs), (name, kind)
                 assert error is None or error.code in (
