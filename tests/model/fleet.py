@@ -296,21 +296,25 @@ def _counted(number: int, action: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-FREE_BYTES = 4096
+FREE_BYTES = 512
 
 
 @contextmanager
 def _full_disk() -> Iterator[None]:
-    """The disk of the controller takes a request marker and nothing that is larger."""
-
-    def allocate(_descriptor: int, _offset: int, size: int) -> None:
-        if size > FREE_BYTES:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
+    """The disk of the controller takes a request marker and hardly anything more."""
+    free = FREE_BYTES
     write = os.pwrite
 
+    def allocate(descriptor: int, offset: int, size: int) -> None:
+        nonlocal free
+        growth = max(0, offset + size - os.fstat(descriptor).st_size)
+        if growth > free:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        free -= growth
+        os.truncate(descriptor, os.fstat(descriptor).st_size + growth)
+
     def pwrite(descriptor: int, content: bytes, offset: int) -> int:
-        allocate(descriptor, offset, offset + len(content) * 64)
+        allocate(descriptor, offset, len(content))
         return write(descriptor, content, offset)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.thing_id im
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import ensure, plan, renewal, request
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import responses
-from model.test_model import live
+from model.test_model import Fleet
 from model.test_state_space import Broken, explore
 
 STRIDE = 151  # of the states that are visited for each mutation
@@ -63,25 +64,63 @@ IN_STATES: dict[str, list[Mutation]] = {
         (renewal.due_dates, "if not is_from_the_future(date, now)", "if True"),
     ],
 }
-IN_THE_MODEL: dict[str, list[Mutation]] = {
-    "overlapping runs make two Things": [
-        (plan._request_problem, "observed.marker is not None and", "False and"),
-        (request._send, "None if desired.repeatable else _mark(", "None if True else _mark("),
-    ],
-    "a full disk is found after the request": [
-        (responses._reserve, "descriptor, 0, MAX_ENTRY_BYTES", "descriptor, 0, 1"),
-    ],
-    "check mode does not look at the spool": [
-        (ensure.ensure_present, "if needs_complete_observation(planned, observed):",
-         "if needs_complete_observation(planned, observed) and not check_mode:"),
-    ],
-    "an error before the request leaves a marker": [
-        (request._send, "if kept or not sending.may_have_arrived:", "if kept:"),
-    ],
-    "the profile is blamed for the Thing of this controller": [
-        (request.request_response, 'error.code == "already_registered" and was_pending', "False"),
-    ],
-}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Life:
+    """What becomes of a defect: the steps of a fleet after which the model finds it."""
+
+    mutations: list[Mutation]
+    steps: Callable[[Fleet], None]
+    finding: str  # the message of the model
+
+
+def _provision(fault: str) -> Callable[[Fleet], None]:
+    """A first run with a fault."""
+    return lambda fleet: fleet.provision_with_a_fault(0, 0, fault, 0, force=False, create=True)
+
+
+def _provision_after_a_lost_response(fleet: Fleet) -> None:
+    _provision("response lost")(fleet)
+    fleet.provision(0, 0, force=False, max_age=None)
+
+
+IN_THE_MODEL = {
+    "overlapping runs make two Things": Life(
+        [
+            (plan._request_problem, "observed.marker is not None and", "False and"),
+            (request._send, "None if desired.repeatable else _mark(", "None if True else _mark("),
+        ],
+        lambda fleet: fleet.overlap(0, 0, 0),
+        "one request at a time",
+    ),
+    "a full disk is found after the request": Life(
+        [(responses._reserve, "descriptor, 0, MAX_ENTRY_BYTES", "descriptor, 0, 1")],
+        _provision("spool full"),
+        "a full disk is found before the request",
+    ),
+    "check mode does not look at the spool": Life(
+        [
+            (
+                ensure.ensure_present,
+                "if needs_complete_observation(planned, observed):",
+                "if needs_complete_observation(planned, observed) and not check_mode:",
+            )
+        ],
+        _provision_after_a_lost_response,
+        "check mode shows what the run does",
+    ),
+    "an error before the request leaves a marker": Life(
+        [(request._send, "if kept or not sending.may_have_arrived:", "if kept:")],
+        _provision("error before the request"),
+        "no marker stays",
+    ),
+    "the profile is blamed for the Thing of this controller": Life(
+        [(request.request_response, 'error.code == "already_registered" and was_pending', "False")],
+        lambda fleet: fleet.activated_late(1, 0),
+        "earlier request of this controller",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", IN_STATES)
@@ -92,16 +131,32 @@ def test_the_state_space_finds(name: str) -> None:
 
 @pytest.mark.parametrize("name", IN_THE_MODEL)
 def test_the_model_finds(name: str) -> None:
-    with mutated(IN_THE_MODEL[name]), pytest.raises(AssertionError):
-        live(60, 20, quick=True)
+    life = IN_THE_MODEL[name]
+    live(life)
+    with mutated(life.mutations), pytest.raises(AssertionError, match=life.finding):
+        live(life)
 
 
 def test_the_model_finds_a_repeated_command_that_is_not_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life([], _provision("repeated by SSH"), "a repeated command is recognized")
+    live(life)
     text = '"$(readlink .last-change)" = "$request_nonce.$(generation_in_use)"'
     assert text in commands.CHANGE_SCRIPT
     monkeypatch.setattr(commands, "CHANGE_SCRIPT", commands.CHANGE_SCRIPT.replace(text, "1 = 2"))
-    with pytest.raises(AssertionError):
-        live(60, 20, quick=True)
+    with pytest.raises(AssertionError, match=life.finding):
+        live(life)
+
+
+def live(life: Life) -> None:
+    """Let a fleet of one gateway whose requests cost and one whose requests repeat take these steps."""
+    fleet = Fleet()
+    try:
+        fleet.inventory(("costly", "repeatable"))
+        life.steps(fleet)
+        fleet.every_thing_is_accounted_for()
+        fleet.no_more_things_than_runs_account_for()
+    finally:
+        fleet.teardown()
 
 
 @contextmanager
