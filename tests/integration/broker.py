@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from integration.ansible_run import PROJECT
+from integration.patience import eventually
 from simulator.client import RunningSimulator
 
 PROGRAMS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
@@ -34,11 +34,7 @@ class Broker:
 
     def log(self, expected: str) -> bool:
         """Whether a text comes up in its log."""
-        for _attempt in range(50):
-            if expected in self.log_file.read_text():
-                return True
-            time.sleep(0.05)
-        return False
+        return eventually(lambda: expected in self.log_file.read_text())
 
 
 def simulate(*arguments: object) -> None:
@@ -79,4 +75,4 @@ def running_broker(
         yield Broker(port, log_file)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from integration.ansible_run import PROJECT
 from integration.broker import PROGRAMS
+from integration.patience import eventually
 
 DOCUMENTED = Path("/etc/thingstream/pointperfect/current")
 RTCM = bytes.fromhex("d300133ed7d30202980edeef34b4bd62ac0941986f33360b98")  # one message 1005, with its checksum
@@ -62,16 +63,6 @@ def free_port() -> int:
     return port
 
 
-def eventually(condition: Callable[[], object], seconds: float = 15) -> bool:
-    """Whether something comes true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 @contextmanager
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, feed: bytes = b""
@@ -106,7 +97,7 @@ def running(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, kind)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)
+                process.wait(timeout=30)
         if process.stdin:
             with suppress(OSError):
                 process.stdin.close()
@@ -114,10 +105,17 @@ def running(
 
 @contextmanager
 def supervised(command: str, log: Path) -> Iterator[str]:
-    """A program that is started again whenever it ends, as systemd would do it; gives the command for a restart."""
-    script = f"trap 'kill $child' HUP; while :; do {command} & child=$!; while kill -0 $child; do wait; done; done"
+    """A program that is started again whenever it ends, as systemd would do it.
+
+    Gives the command for a restart, which returns once the old process has ended and a new one has begun.
+    """
+    pid = log.with_suffix(".pid")
+    begin = f"{command} & child=$!; echo $child >{pid}"
+    # not HUP, which a shell cannot trap where the tests run with nohup
+    script = f"trap 'kill $child' USR1; while :; do {begin}; while kill -0 $child; do wait; done; done"
     with running(["sh", "-c", script], log) as process:
-        yield f"kill -HUP {process.pid}"
+        old = f"until [ -s {pid} ]; do sleep 0.1; done; old=$(cat {pid})"
+        yield f'{old}; kill -USR1 {process.pid}; while [ "$(cat {pid})" = "$old" ]; do sleep 0.1; done'
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def broker(simulator: RunningSimulator, tmp_path_factory: pytest.TempPathFactory
     with (work / "log").open("w") as log:
         process = subprocess.Popen([program, "-c", str(work / "mosquitto.conf")], stdout=log, stderr=log)
     try:
-        for _attempt in range(100):
+        for _attempt in range(6000):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -61,14 +61,14 @@ def broker(simulator: RunningSimulator, tmp_path_factory: pytest.TempPathFactory
         yield port
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def mosquitto(program: str, port: int, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A client that knows the deployed files and the port, which on this machine is not 8883."""
     files = ["--cafile", str(directory / "ca.crt"), "--cert", str(directory / "client.crt")]
     command = [program, "-h", "127.0.0.1", "-p", str(port), *files, "--key", str(directory / "client.key"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_mosquitto_accepts_the_deployed_pair(

@@ -86,7 +86,7 @@ class Life:
             endpoint=api.Endpoint(
                 url=self.simulator.url + desired.service.path,
                 ca_path=str(self.simulator.ca_path),
-                timeout=20,
+                timeout=120,
                 retries=0,
             ),
             tags=None,
