@@ -63,6 +63,11 @@ class ProvisioningError(Exception):
         return ProvisioningError(self.code, f"{self.message} {advice}", self.status)
 
 
+def bad_field(name: str, problem: str) -> ProvisioningError:
+    """Return the error for a field of credentials whose value cannot be used; ``problem`` does not show the value."""
+    return ProvisioningError("bad_response", f"The field {name} {problem}.")
+
+
 class GatewayUnreachable(Exception):
     """The connection to the gateway failed; Ansible reports such a host as unreachable."""
 

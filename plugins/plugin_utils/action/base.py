@@ -29,7 +29,8 @@ from ..errors import GatewayUnreachable, ProvisioningError
 from ..job.desired import Runtime, Target
 from ..job.outcome import Outcome
 from ..platform import api
-from ..platform.credentials import CRYPTOGRAPHY_MISSING, JMESPATH_MISSING
+from ..platform.credentials import JMESPATH_MISSING
+from ..platform.key_pair import CRYPTOGRAPHY_MISSING
 from ..spool.directory import Cipher
 
 VARIABLES_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"variables_prefix": {"type": "str"}}

@@ -171,6 +171,8 @@ def _read(
         parsed = credentials.check(response, fields, desired.service, desired.field_map, runtime.now())
     except ProvisioningError as error:
         _note(entry, thing_id, source, runtime)
+        if error.code == "pair_mismatch":
+            error = error.with_advice("Report it to u-blox.")
         raise error.with_advice(kept_advice(entry)) from None
     return response, _arrived(entry, parsed, source, runtime)
 

@@ -17,16 +17,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 try:
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-except ImportError as error:
-    CRYPTOGRAPHY_MISSING: ImportError | None = error
-else:
-    CRYPTOGRAPHY_MISSING = None
-
-try:
     import jmespath
     from jmespath.exceptions import JMESPathError
 except ImportError as error:
@@ -34,7 +24,8 @@ except ImportError as error:
 else:
     JMESPATH_MISSING = None
 
-from ..errors import ProvisioningError
+from ..errors import ProvisioningError, bad_field
+from . import key_pair
 from .services import CLIENT_ID, FIELDS, Service
 
 # What a consumer cannot do without, per way of logging in. The secret fields tell which way a response has taken.
@@ -48,7 +39,6 @@ _TELLING = {
     "password": ("username", "password"),
     "ntrip": ("ntrip_host", "ntrip_mountpoint", "ntrip_username", "ntrip_password"),
 }
-_MAX_RSA_NUMBER = 8192  # bits; signing with larger ones takes from many seconds to hours
 _MAX_TEXT = 1024  # characters of a user, a password, a mount point
 _MAX_TOPICS = 64 * 1024  # characters of all together; an environment variable takes no more than twice that
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -171,10 +161,10 @@ def decode(raw: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         # without a cause: the exception of the parser carries the whole body
         raise ProvisioningError(
-            "bad_response", "The answer is not valid JSON. Check that api_url is the API and not a proxy's page."
+            "bad_response", "The response is not valid JSON. Check that api_url is the API and not a proxy's page."
         ) from None
     if not isinstance(response, dict):
-        raise ProvisioningError("bad_response", "The answer is JSON, but not an object.")
+        raise ProvisioningError("bad_response", "The response is JSON, but not an object.")
     return response
 
 
@@ -219,6 +209,12 @@ def is_ready(fields: Mapping[str, Any], service: Service) -> bool:
     return not service.ready or any(name in fields for name in service.ready)
 
 
+def missing_fields(fields: Mapping[str, Any], service: Service) -> list[str]:
+    """Return the names of the fields that a consumer needs and that are not there, each once."""
+    needed = [name for login in _logins(fields) or [service.login] for name in _NECESSARY[login]]
+    return [name for name in dict.fromkeys(needed) if name not in fields]
+
+
 def key_names(response: Mapping[str, Any], limit: int = 40) -> str:
     """The names of the keys in a response, two levels deep, for an error text; never a value."""
     names: list[str] = []
@@ -241,19 +237,16 @@ def check(
     :param now: aware; a certificate that has expired by then is refused.
     :raises ProvisioningError: ``missing_field``, ``pair_mismatch``, ``bad_response``.
     """
-    logins = [login for login, telling in _TELLING.items() if any(name in fields for name in telling)]
-    for login in logins or [service.login]:
-        for name in _NECESSARY[login]:
-            if name not in fields:
-                raise _missing(name, response, service, field_map)
+    logins = _logins(fields)
+    missing = missing_fields(fields, service)
+    if missing:
+        raise _missing(missing[0], response, service, field_map)
     texts = {name: _text(name, fields) for name in _TEXTS}
     host, port_of_host = _host("host", fields)
     ntrip_host, ntrip_port_of_host = _host("ntrip_host", fields)
-    certificate = private_key = not_before = not_after = fingerprint = None
+    pair = None
     if "certificate" in logins:
-        certificate, private_key, leaf = _pair(fields, now)
-        not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-        fingerprint = leaf.fingerprint(hashes.SHA256()).hex()
+        pair = key_pair.check(fields["certificate"], fields["private_key"], now)
     mqtt = bool({"certificate", "password"} & set(logins)) and response.get("supportsMqtt") is not False
     delivered = {"mqtt": mqtt, "ntrip": "ntrip" in logins, "lband": response.get("supportsLband") is True}
     return Credentials(
@@ -262,25 +255,26 @@ def check(
         **texts,
         host=host,
         port=(port_of_host or _port("port", fields)) if host else None,
-        certificate=certificate,
-        private_key=private_key,
+        certificate=pair.certificate if pair else None,
+        private_key=pair.private_key if pair else None,
         subscriptions=_subscriptions(fields.get("subscriptions", ())),
         keys_current=_dynamic_key("keys_current", fields),
         keys_next=_dynamic_key("keys_next", fields),
         ntrip_host=ntrip_host,
         ntrip_port=(ntrip_port_of_host or _port("ntrip_port", fields)) if ntrip_host else None,
         ntrip_tls_port=_port("ntrip_tls_port", fields),
-        not_before=not_before,
-        not_after=not_after,
-        fingerprint_sha256=fingerprint,
+        not_before=pair.not_before if pair else None,
+        not_after=pair.not_after if pair else None,
+        fingerprint_sha256=pair.fingerprint_sha256 if pair else None,
     )
 
 
+def _logins(fields: Mapping[str, Any]) -> list[str]:
+    """The ways of logging in of which at least one field is there."""
+    return [login for login, telling in _TELLING.items() if any(name in fields for name in telling)]
+
+
 _TEXTS = ("client_id", "username", "password", "ntrip_mountpoint", "ntrip_username", "ntrip_password")
-
-
-def _bad(name: str, problem: str) -> ProvisioningError:
-    return ProvisioningError("bad_response", f"The field {name} of the answer {problem}.")
 
 
 def _missing(
@@ -289,7 +283,7 @@ def _missing(
     tried = (field_map[name],) if name in field_map else service.fields.get(name, ())
     return ProvisioningError(
         "missing_field",
-        f"The answer has no {name}; tried: {' | '.join(tried) or 'nothing, this service is not known to have it'}. "
+        f"The response has no {name}; tried: {' | '.join(tried) or 'nothing, this service is not known to have it'}. "
         f"Keys that arrived: {key_names(response)}. Name the right one with field_map.{name}.",
     )
 
@@ -299,9 +293,9 @@ def _text(name: str, fields: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.isprintable() or len(value) > _MAX_TEXT:
-        raise _bad(name, f"is not a printable text of at most {_MAX_TEXT} characters")
+        raise bad_field(name, f"is not a printable text of at most {_MAX_TEXT} characters")
     if name == "client_id" and not CLIENT_ID.fullmatch(value):
-        raise _bad(name, "is not a client ID")
+        raise bad_field(name, "is not a client ID")
     return value
 
 
@@ -312,7 +306,7 @@ def _host(name: str, fields: Mapping[str, Any]) -> tuple[str | None, int | None]
         return None, None
     match = _HOST.fullmatch(value) if isinstance(value, str) and len(value) <= 300 else None
     if match is None or not _is_host(match.group(1).strip("[]")):
-        raise _bad(name, "is not a host name")
+        raise bad_field(name, "is not a host name")
     return match.group(1).strip("[]"), _port_number(name, match.group(2)) if match.group(2) else None
 
 
@@ -332,68 +326,8 @@ def _port(name: str, fields: Mapping[str, Any]) -> int | None:
 def _port_number(name: str, value: Any) -> int:
     text = str(value).strip() if isinstance(value, (str, int)) else ""
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise _bad(name, "is not a port number")
+        raise bad_field(name, "is not a port number")
     return int(text)
-
-
-def _pair(fields: Mapping[str, Any], now: datetime) -> tuple[str, str, x509.Certificate]:
-    """The certificate chain and its key as canonical PEM text, checked against each other and against the clock."""
-    try:
-        chain = x509.load_pem_x509_certificates(fields["certificate"].encode())
-        certificate_key = chain[0].public_key()
-    except (ValueError, AttributeError, UnsupportedAlgorithm):
-        raise _bad("certificate", "is not an X.509 certificate in PEM") from None
-    try:
-        # The validation of the library takes longer than everything else together; that the key does its work is
-        # proven below.
-        key = serialization.load_pem_private_key(
-            fields["private_key"].encode(), password=None, unsafe_skip_rsa_key_validation=True
-        )
-    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
-        raise _bad("private_key", "is not an unencrypted private key in PEM") from None
-    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
-        raise _bad("private_key", "is neither an RSA nor an elliptic-curve key")
-    if isinstance(key, rsa.RSAPrivateKey) and _is_too_large(key):
-        raise _bad("private_key", f"is an RSA key with more than {_MAX_RSA_NUMBER} bits")
-    if not _belong_together(key, certificate_key):
-        raise ProvisioningError(
-            "pair_mismatch", "The private key in the answer does not belong to the certificate. Report it to u-blox."
-        )
-    if chain[0].not_valid_after_utc <= now:
-        raise _bad(
-            "certificate",
-            f"has expired on {chain[0].not_valid_after_utc:%Y-%m-%d}; look at the clock of the controller, then at the "
-            "Thing in the portal",
-        )
-    certificate = "".join(entry.public_bytes(serialization.Encoding.PEM).decode() for entry in chain)
-    # PKCS#1 ("RSA PRIVATE KEY"), as the platform sends it and as clients expect it
-    private_key = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    return certificate, private_key.decode(), chain[0]
-
-
-def _is_too_large(key: rsa.RSAPrivateKey) -> bool:
-    """Return whether one of its numbers, which are not validated yet, would keep the controller busy."""
-    secret = key.private_numbers()
-    public = secret.public_numbers
-    numbers = (public.n, public.e, secret.d, secret.p, secret.q, secret.dmp1, secret.dmq1, secret.iqmp)
-    return any(number.bit_length() > _MAX_RSA_NUMBER for number in numbers)
-
-
-def _belong_together(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, certificate_key: Any) -> bool:
-    """Whether what the key signs is verified by the certificate."""
-    message = b"thingstream.ztp"
-    try:
-        if isinstance(key, rsa.RSAPrivateKey):
-            rsa_scheme = (padding.PKCS1v15(), hashes.SHA256())
-            certificate_key.verify(key.sign(message, *rsa_scheme), message, *rsa_scheme)
-        else:
-            ec_scheme = ec.ECDSA(hashes.SHA256())
-            certificate_key.verify(key.sign(message, ec_scheme), message, ec_scheme)
-    except (InvalidSignature, ValueError, TypeError, AttributeError):
-        return False
-    return True
 
 
 def _subscriptions(value: Any) -> tuple[Subscription, ...]:
@@ -403,11 +337,11 @@ def _subscriptions(value: Any) -> tuple[Subscription, ...]:
         subscription = entry if isinstance(entry, dict) else {"path": entry}
         path, description = subscription.get("path"), subscription.get("description")
         if not isinstance(path, str) or not path.isprintable() or not path:
-            raise _bad("subscriptions", "holds an entry without a printable path")
+            raise bad_field("subscriptions", "holds an entry without a printable path")
         printable = isinstance(description, str) and description.isprintable()
         subscriptions.append(Subscription(path, description if printable else None))
     if sum(len(subscription.path) + 1 for subscription in subscriptions) > _MAX_TOPICS:
-        raise _bad("subscriptions", f"holds more than {_MAX_TOPICS} characters of topics")
+        raise bad_field("subscriptions", f"holds more than {_MAX_TOPICS} characters of topics")
     return tuple(subscriptions)
 
 
@@ -421,7 +355,7 @@ def _dynamic_key(name: str, fields: Mapping[str, Any]) -> DynamicKey | None:
         begin = datetime.fromtimestamp(start / 1000, timezone.utc)
         end = begin + timedelta(milliseconds=duration)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        raise _bad(name, "is not a key with value, start and duration") from None
+        raise bad_field(name, "is not a key with value, start and duration") from None
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= _MAX_TEXT:
-        raise _bad(name, "has no printable value")
+        raise bad_field(name, "has no printable value")
     return DynamicKey(value, begin, end)
