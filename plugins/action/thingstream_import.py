@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,18 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.content_opt
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.record import Record
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import sources
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Desired, Given
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.ensure import ensure_present
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.renewal import RenewalPolicy
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES, Service
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.user_files import (
+    MAX_USER_FILE,
+    UserFile,
+    refuse,
+    text_of,
+)
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool.directory import Cipher
 
 _SOURCES = ["ucenter_path", "certificate_path", "fields", "store_path"]
@@ -93,35 +99,63 @@ class _Found:
 
 
 def _read(arguments: Mapping[str, Any], service: Service, decrypt: Cipher) -> _Found:
-    if arguments["store_path"]:
-        return _from_store(Path(arguments["store_path"]), service, decrypt)
-    fields = dict(arguments["fields"] or {})
-    origin = "fields"
+    """Read the source and check it, whether or not the gateway needs it.
+
+    The dates of a certificate are left out: a gateway may have a newer one by now.
+    """
+    found = (
+        _from_store(arguments, service, decrypt)
+        if arguments["store_path"]
+        else _from_files(arguments, service, decrypt)
+    )
+    sources.parse_given(found.source, service, arguments["field_map"], datetime.min.replace(tzinfo=timezone.utc))
+    return found
+
+
+def _from_files(arguments: Mapping[str, Any], service: Service, decrypt: Cipher) -> _Found:
+    # before ansible-core 2.19, a text with the tag !vault is decrypted when it is made a text
+    given = {
+        name: str(value) if hasattr(value, "__ENCRYPTED__") else value
+        for name, value in (arguments["fields"] or {}).items()
+    }
+    origin, names = "fields", ["fields"] if given else []
+    ucenter_file = pair_files = None
     if arguments["ucenter_path"]:
-        origin = "ucenter"
-        fields = {**sources.ucenter_fields(_text("ucenter_path", arguments["ucenter_path"], decrypt)), **fields}
+        origin, ucenter_file = "ucenter", _file("ucenter_path", arguments["ucenter_path"], decrypt)
+        names = [ucenter_file.name, *names]
     elif arguments["certificate_path"]:
-        origin = "files"
-        for name in ("certificate", "private_key"):
-            fields[name] = _text(f"{name}_path", arguments[f"{name}_path"], decrypt)
-    return _Found(Given(sources.response_of(fields, service, arguments["field_map"]), origin))
+        certificate = _file("certificate_path", arguments["certificate_path"], decrypt)
+        origin, pair_files = "files", (certificate, _file("private_key_path", arguments["private_key_path"], decrypt))
+        names = [certificate.name, *names]
+    fields = sources.fields_of(given, ucenter_file, pair_files)
+    response = sources.response_of(fields, service, arguments["field_map"])
+    return _Found(Given(response, origin, name=" with ".join(names)))
 
 
-def _from_store(path: Path, service: Service, decrypt: Cipher) -> _Found:
-    record = Record.parse(_text("store_path", path / "current" / "thing.json", decrypt))
-    if record is None or record.service != service.name:
-        raise ProvisioningError("bad_option", f"store_path: {path} is no store of credentials for {service.name}.")
-    response = _text("store_path", path / "current" / "credentials.json", decrypt).encode()
-    return _Found(Given(response, "store", record.issued_at), record.hardware_id, record.given_name)
+def _from_store(arguments: Mapping[str, Any], service: Service, decrypt: Cipher) -> _Found:
+    path = Path(arguments["store_path"]) / "current"
+    record_file = _file("store_path", path / "thing.json", decrypt)
+    record = Record.parse(text_of(record_file))
+    if record is None:
+        raise refuse(record_file.name, "is not the record of a store")
+    if record.service != service.name:
+        raise refuse(record_file.name, f"is of the service {record.service}, not {service.name}")
+    response = _file("store_path", path / "credentials.json", decrypt)
+    source = Given(text_of(response).encode(), "store", record.issued_at, response.name)
+    return _Found(source, record.hardware_id, record.given_name)
 
 
-def _text(option: str, path: str | Path, decrypt: Cipher) -> str:
+def _file(option: str, path: str | Path, decrypt: Cipher) -> UserFile:
     """A file on the controller; one that Ansible Vault has encrypted in clear."""
+    name = f"{option}: {path}"
     try:
-        return decrypt(Path(path).read_bytes()).decode("utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_USER_FILE + 1)
     except OSError as error:
-        raise ProvisioningError("bad_option", f"{option}: cannot read {path}: {error.strerror}.") from None
+        raise refuse(name, f"cannot be read: {error.strerror}") from None
     except ValueError:
-        raise ProvisioningError(
-            "bad_option", f"{option}: {path} is no text, or encrypted with another Ansible Vault secret."
-        ) from None
+        raise refuse(option, "is not a path") from None
+    try:
+        return UserFile(name, decrypt(content))
+    except ValueError:
+        raise refuse(name, "is encrypted with Ansible Vault, and no Vault secret of this run decrypts it") from None

@@ -300,6 +300,7 @@ def test_the_structure_of_the_u_center_file(rsa_pair: Pair, other_pair: Pair) ->
                 "ClientID": THING,
                 "ServerURI": "ssl://pp.services.u-blox.com:8883",
                 "KeepAliveInterval": 60,
+                "SSL": {"Protocol": "TLSv1.2"},
             },
             "Subscriptions": {
                 "Key": {"KeyTopics": ["/pp/ubx/0236/ip"], "QoS": 1},

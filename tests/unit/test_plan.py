@@ -679,9 +679,9 @@ def test_a_given_response_is_installed_where_something_is_due(ec_pair: Pair) -> 
 
 
 def test_a_given_response_that_is_none() -> None:
-    made = plan(nothing_observed(), Given(b"<html>", "raw"))
+    made = plan(nothing_observed(), Given(b"<html>", "raw", name="store_path: x"))
     assert isinstance(made, Refuse)
-    assert made.error.code == "bad_response"
+    assert (made.error.code, made.error.message) == ("bad_option", "store_path: x is not one JSON object.")
 
 
 def test_a_given_response_needs_no_token_and_no_marker(ec_pair: Pair) -> None:

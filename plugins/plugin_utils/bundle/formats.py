@@ -63,7 +63,7 @@ def _has_pair(credentials: Credentials) -> bool:
 
 
 def _uses_tls(credentials: Credentials) -> bool:
-    return credentials.port != _PLAIN_PORT
+    return _has_pair(credentials) or credentials.port != _PLAIN_PORT
 
 
 def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
@@ -190,6 +190,7 @@ def _ucenter(credentials: Credentials, layout: Layout) -> dict[str, File]:
                     "Cert": _body(credentials.certificate or ""),
                     "RootCA": _body(layout.broker_ca),
                 },
+                "SSL": {"Protocol": "TLSv1.2"},
             },
             "Subscriptions": {
                 "Key": {"KeyTopics": paths(_is_key_topic), "QoS": 1},

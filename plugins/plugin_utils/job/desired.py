@@ -111,11 +111,13 @@ class Given:
 
     :param received_at: when it arrived (aware), if not now.
     :param origin: the kind of file it came from, for the record.
+    :param name: the options and files it came from, as messages call them.
     """
 
     response: bytes = field(repr=False)
     origin: str
     received_at: datetime | None = None
+    name: str = "The credentials"
 
 
 Source = Platform | Given

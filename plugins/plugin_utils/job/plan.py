@@ -21,7 +21,7 @@ from ..bundle.render import thing_id_of
 from ..bundle.thing_id import same_thing
 from ..errors import ProvisioningError
 from ..gateway import preflight
-from ..platform import api, credentials
+from ..platform import api
 from ..platform.credentials import Credentials
 from ..spool import requests
 from ..spool.ledger import not_deactivated
@@ -30,6 +30,7 @@ from .desired import Desired, Given, Platform, Source
 from .due import Due, find_due, rotation_due
 from .observe import Observed, Spooled
 from .renewal import arrived_before, due_dates
+from .sources import parse_given
 
 
 @dataclass(frozen=True)
@@ -370,7 +371,7 @@ def _request_problem(desired: Desired, source: Platform, observed: Observed) -> 
 def _install_given(desired: Desired, source: Given, observed: Observed, due: Due, now: datetime) -> Plan:
     """Return how the response of the user is installed."""
     try:
-        parsed = credentials.parse(source.response, desired.service, desired.field_map, now)
+        parsed = parse_given(source, desired.service, desired.field_map, now)
     except ProvisioningError as error:
         return _refuse(error)
     received_at = whole_seconds(source.received_at or now)

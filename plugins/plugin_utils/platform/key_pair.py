@@ -41,7 +41,8 @@ def check(certificate: Any, private_key: Any, now: datetime) -> KeyPair:
     """Return the pair in two PEM texts.
 
     :param now: aware; a certificate that has expired by then is refused.
-    :raises ProvisioningError: ``bad_response``, or ``pair_mismatch`` if the key does not belong to the first certificate.
+    :raises ProvisioningError: ``bad_response``, or ``pair_mismatch`` if the key does not belong to the first
+        certificate.
     """
     try:
         chain = x509.load_pem_x509_certificates(certificate.encode())
@@ -102,8 +103,11 @@ def key_problem(key: Any) -> str | None:
     return None
 
 
-def belong_together(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, certificate_key: Any) -> bool:
-    """Return whether the public key of a certificate verifies a signature of a private key."""
+def belong_together(key: Any, certificate_key: Any) -> bool:
+    """Return whether the public key of a certificate verifies what a private key signs.
+
+    :param key: one for which ``key_problem`` finds nothing.
+    """
     message = b"thingstream.ztp"
     try:
         if isinstance(key, rsa.RSAPrivateKey):

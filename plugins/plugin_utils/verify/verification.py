@@ -15,7 +15,7 @@ from ..platform.credentials import Credentials
 from . import mqtt, ntrip
 from .connection import Server
 
-_PLAIN_MQTT_PORT = 1883  # every other port of MQTT uses TLS
+_PLAIN_MQTT_PORT = 1883  # every other port of MQTT uses TLS, and so does a login by certificate
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _verify_mqtt(credentials: Credentials, settings: VerifySettings) -> Verifica
     logs_in = "mqtt" in credentials.delivery or ("ntrip" not in credentials.delivery and credentials.certificate)
     if not logs_in or not credentials.host or not credentials.port:
         return None
-    tls = credentials.port != _PLAIN_MQTT_PORT
+    tls = credentials.certificate is not None or credentials.port != _PLAIN_MQTT_PORT
     broker = Server("MQTT broker", credentials.host, credentials.port, tls, settings.timeout)
     mqtt.verify(broker, credentials, settings.broker_ca)
     return Verification("mqtt", broker.host, broker.port, broker.tls, data=False)
