@@ -23,6 +23,9 @@ description:
   - The source is one of O(ucenter_path), O(certificate_path), O(fields) and O(store_path). O(fields) can also be
     combined with O(ucenter_path) or O(certificate_path).
   - Files on the controller may be encrypted with Ansible Vault.
+  - The source is read and checked on every run, before the host is changed. A file or field that cannot be used fails
+    the task, also on a host that has valid credentials. An expired certificate fails it only where it would be
+    installed.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.changes
@@ -33,21 +36,35 @@ extends_documentation_fragment:
 options:
   ucenter_path:
     description:
-      - A file on the controller with the JSON that the portal offers for u-center.
+      - A file on the controller with the JSON that the portal offers for u-center, of one Thing.
+      - Topics, dynamic keys and the root CA may be missing or null. O(fields) can complete the file.
+      - C(ServerURI) may have the scheme C(ssl), C(tls) or C(mqtts), or none. Without a port, the port is 8883.
+      - C(Cert) and C(Key) may be Base64 without a frame, as the portal writes them, or PEM. C(Key) may be PKCS#1,
+        PKCS#8 or SEC 1.
     type: path
   certificate_path:
     description:
-      - A file on the controller with the client certificate in PEM, as the portal offers it. O(fields) must hold the
-        other fields of the credentials, at least V(client_id) and V(host).
+      - A file on the controller with the client certificate in PEM, as the portal offers it, or in DER. O(fields) must
+        hold the other fields of the credentials, at least V(client_id) and V(host).
+      - The file may also hold issuers of the certificate, its key, and other text. The certificate to which the key
+        belongs is installed, followed by its issuers.
     type: path
   private_key_path:
     description:
-      - A file on the controller with the key of O(certificate_path).
+      - A file on the controller with the key of O(certificate_path), an RSA or elliptic-curve key in PEM or DER. A key
+        with a pass phrase is refused; encrypt the file with Ansible Vault instead.
+      - It may be the same file as O(certificate_path).
     type: path
   fields:
     description:
       - Fields of the credentials, by the names that O(field_map) lists, for example V(ntrip_username). They take
-        precedence over the fields of O(ucenter_path).
+        precedence over the fields of O(ucenter_path). A field that is null or empty counts as not set.
+      - Quote names, passwords and IDs. A number, a boolean or a date is refused, because YAML may have changed what was
+        written.
+      - V(host) and V(ntrip_host) may be URLs without a login. Port and mount point are taken from the URL, and must
+        agree with V(port), V(ntrip_port) and V(ntrip_mountpoint) if these are set. A slash before the mount point is
+        removed.
+      - V(ntrip_port) is a port without TLS, whatever its number. A port with TLS is V(ntrip_tls_port).
     type: dict
   store_path:
     description:

@@ -41,6 +41,8 @@ def parse(name: str, value: Any, schemes: tuple[str, ...]) -> ServerUrl:
         raise refuse(name, "is not text: quote it")
     text = value.strip()
     unknown = refuse(name, "is not the address of a server, such as host.example.com:8883")
+    if "@" in text:
+        raise refuse(name, "has a login in it: put user name and password into fields of their own")
     if not text.isprintable() or " " in text:  # the library would remove some of them
         raise unknown
     try:
@@ -51,8 +53,6 @@ def parse(name: str, value: Any, schemes: tuple[str, ...]) -> ServerUrl:
     if url.scheme not in schemes:
         known = ", ".join(f"{scheme}://" for scheme in schemes if scheme)
         raise refuse(name, f"has a scheme that does not fit: use {known} or none")
-    if url.username is not None or url.password is not None:
-        raise refuse(name, "has a login in it: put user name and password into fields of their own")
     if not host or url.netloc.endswith(":") or url.query or url.fragment or port == 0:
         raise unknown
     return ServerUrl(host, port, url.path.strip("/"))
