@@ -439,3 +439,8 @@ def test_what_an_ntrip_url_cannot_hold(changes: dict[str, str], gpsd: bool | Non
 
 def test_ipv6_is_in_brackets() -> None:
     assert "@[2001:db8::7]:2102/" in text("gpsd", rtcm(endpoint="[2001:db8::7]:2102"))
+
+
+def test_a_login_by_certificate_uses_tls_whatever_the_port(ec_pair: Pair) -> None:
+    files = made("mosquitto", spartn(ec_pair, brokerPort=1883))
+    assert b"bridge_cafile" in files["mosquitto.conf"].content
