@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
@@ -20,12 +21,20 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import
     result_of,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.content_options import CONTENT_ARGUMENTS
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import (
+    check_is_unique,
+    shared_hardware_ids,
+)
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.renewal_options import (
     RENEWAL_ARGUMENTS,
     renewal_of,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_options import TARGET_ARGUMENTS, target_of
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import VERIFY_ARGUMENTS, verifier
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import (
+    VERIFY_ARGUMENTS,
+    verifier,
+    verify_of,
+)
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import optional_date
@@ -33,6 +42,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Desired, Platform
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.ensure import ensure_absent, ensure_present
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.pasted import api_url_of, token_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.services import SERVICES
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, responses
 
@@ -52,6 +62,7 @@ class ActionModule(ZtpActionBase):
         "create": {"type": "bool", "default": True},
         "token": {"type": "str", "no_log": True, "fallback": (from_environment, ["THINGSTREAM_ZTP_TOKEN"])},
         "hardware_id": {"type": "str"},
+        "anonymous": {"type": "bool", "default": False},
         "given_name": {"type": "str"},
         "tags": {"type": "list", "elements": "str"},
         "delivery": {"type": "str", "choices": ["mqtt", "ntrip", "lband"]},
@@ -77,11 +88,18 @@ class ActionModule(ZtpActionBase):
     }
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
+    def _given(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        given = super()._given(task_vars)
+        return {**given, "verify": verify_of(given["verify"], VERIFY_OPTIONS)} if "verify" in given else given
+
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result for validated arguments."""
         host = str(task_vars.get("inventory_hostname", ""))
         templates = user_templates.read(self, arguments["templates"], task_vars)
         desired = _desired(arguments, templates, host)
+        if arguments["state"] == "present" and desired.create and desired.hardware_id_problem:
+            raise desired.hardware_id_problem  # now, and not only when a request is due
+        self._check_is_unique(arguments, desired, task_vars)
         source = _source(arguments, desired)
         verify = arguments["verify"]
         runtime = self.runtime(verifier(verify, desired.target.layout.broker_ca) if verify else None)
@@ -98,6 +116,15 @@ class ActionModule(ZtpActionBase):
                     )
             raise
         return result_of(outcome, desired.target, with_diff=bool(self._task.diff))
+
+    def _check_is_unique(self, arguments: Mapping[str, Any], desired: Desired, task_vars: Mapping[str, Any]) -> None:
+        """Compare the hardware ID with those of all other hosts, which are known where they come from variables."""
+        prefix = arguments["variables_prefix"]
+        if desired.hardware_id is None or not prefix or arguments["state"] == "absent":
+            return
+        cache = Path(C.DEFAULT_LOCAL_TMP, f"thingstream-{prefix}{self._task._uuid}.json")
+        shared = shared_hardware_ids(task_vars, prefix, desired.service.name, cache)
+        check_is_unique(desired.service.name, desired.hardware_id, desired.host, shared)
 
 
 def _desired(arguments: Mapping[str, Any], templates: bundle.Templates | None, host: str) -> Desired:
@@ -120,12 +147,12 @@ def _desired(arguments: Mapping[str, Any], templates: bundle.Templates | None, h
         arguments["formats"], [arguments["delivery"]] if arguments["delivery"] else service.deliveries
     )
     trusted = broker_ca.read(arguments["broker_ca_path"])
-    given_name = arguments["given_name"]
     return Desired(
         service=service,
         host=host,
-        hardware_id=arguments["hardware_id"] or None,
-        given_name=api.default_given_name(host) if given_name is None else given_name,
+        hardware_id=arguments["hardware_id"],
+        anonymous=arguments["anonymous"],
+        given_name=arguments["given_name"] or api.default_given_name(host),
         target=target_of(arguments, service, trusted),
         renewal=renewal_of(arguments),
         delivery=arguments["delivery"],
@@ -149,9 +176,9 @@ def _source(arguments: Mapping[str, Any], desired: Desired) -> Platform:
     service, spool_path = desired.service, arguments["spool_path"]
     gateway = f"{desired.host} {desired.target.path}"
     return Platform(
-        token=arguments["token"],
+        token=_token(arguments),
         endpoint=api.Endpoint(
-            url=arguments["api_url"].rstrip("/") + service.path,
+            url=api_url_of(arguments["api_url"], service) + service.path,
             validate_certs=arguments["validate_certs"],
             ca_path=arguments["ca_path"],
             proxy=arguments["proxy"],
@@ -163,6 +190,17 @@ def _source(arguments: Mapping[str, Any], desired: Desired) -> Platform:
         place=directory.location(spool_path, service.name, desired.hardware_id, gateway),
         make_spool_parents=spool_path == ActionModule.ARGUMENTS["spool_path"]["default"],
     )
+
+
+def _token(arguments: Mapping[str, Any]) -> str | None:
+    """The token; one that no request needs is not looked at."""
+    if arguments["state"] == "absent" or not arguments["token"]:
+        return None
+    token = token_of(arguments["token"])
+    for name in ("hardware_id", "given_name"):
+        if token is not None and token in (arguments[name] or "").lower():
+            raise ProvisioningError("bad_option", f"{name} contains the token. Set {name} to that of the gateway.")
+    return token
 
 
 def _date(name: str, value: str | None) -> datetime | None:

@@ -63,15 +63,27 @@ options:
     default: true
   token:
     description:
-      - The token of the device profile, as the portal shows it.
+      - The token of the device profile, as the portal shows it. Blanks, line breaks and quotation marks around it are
+        removed. Anything but a UUID is refused before a request.
       - It is required only for a request.
       - If not set, the environment variable E(THINGSTREAM_ZTP_TOKEN) of the controller is used.
     type: str
   hardware_id:
     description:
-      - The stable identity of the host, for example the IMEI of its modem or its serial number.
-      - Without a hardware ID each request creates another Thing. Many device profiles refuse such a request.
+      - The stable identity of the host, for example the IMEI of its modem or its serial number. 1 to 128 visible
+        characters without blanks.
+      - Quote it in an inventory. YAML and INI read C(80E126001234) as a number, C(NO) as a boolean and C(010234567) as
+        another number. Such a value is refused before a request. A whole number of at least 14 decimal digits, such as
+        an IMEI, is accepted.
+      - Required, except with O(anonymous=true) or O(state=absent).
     type: str
+  anonymous:
+    description:
+      - Whether a host without O(hardware_id) may get a Thing without a hardware ID. Each request for such a host may
+        create another Thing, and many device profiles refuse it.
+      - With V(false), the task fails with C(hardware_id_required) and sends no request.
+    type: bool
+    default: false
   given_name:
     description:
       - The name of the Thing in the portal, 1 to 50 characters. It need not be unique.
@@ -111,7 +123,8 @@ options:
     type: str
   api_url:
     description:
-      - The address of the API. The path of the O(service) is appended.
+      - The address of the API. The path of the O(service) is appended, unless the address ends with it, as the endpoint
+        in the portal does.
       - V(http://) is accepted for loopback addresses only, because the token would be sent unencrypted.
       - If not set, the environment variable E(THINGSTREAM_API_URL) of the controller is used.
     type: str
@@ -167,6 +180,7 @@ options:
     description:
       - Verify credentials by using them from the controller, as M(thingstream.ztp.thingstream_verify) does. MQTT
         requires the Python library paho-mqtt.
+      - V(true) stands for all defaults, V(false) for O(verify.when=never), and a value of O(verify.when) for itself.
     type: dict
     suboptions:
       when:

@@ -206,6 +206,7 @@ def _desired_of(kind: str, max_age: bool, delivery: bool, create: bool, force: b
         service=SERVICES[service],
         host=HOST,
         hardware_id="hw-1" if named else None,
+        anonymous=not named,
         given_name=HOST,
         target=target,
         renewal=RenewalPolicy(max_age=3 * DAY if max_age else None),

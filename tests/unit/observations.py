@@ -93,6 +93,7 @@ def desired(**changes: Any) -> Desired:
         "service": SERVICES["pointperfect"],
         "host": "gw1",
         "hardware_id": "hw-1",
+        "anonymous": True,
         "given_name": "gw1",
         "target": Target(
             layout=Layout(PATH, MODES["secret_mode"], "the CA\n"),

@@ -179,6 +179,7 @@ class Rig:
             "service": SERVICES[self.service],
             "host": "gw1",
             "hardware_id": self.hardware_id,
+            "anonymous": True,
             "given_name": "gw1",
             "target": self.target(**target),
             "renewal": RenewalPolicy.parse(**renewal),

@@ -32,6 +32,8 @@ from ..platform import api
 from ..platform.credentials import JMESPATH_MISSING
 from ..platform.key_pair import CRYPTOGRAPHY_MISSING
 from ..spool.directory import Cipher
+from .values import in_clear, typed
+from .variables import OPTIONS, check_variables, group_defaults
 
 VARIABLES_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"variables_prefix": {"type": "str"}}
 
@@ -147,8 +149,14 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         return decrypt
 
     def _validated(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        given = {**self._from_variables(task_vars), **self._task.args}
-        checked = self.VALIDATOR.validate(given)
+        try:
+            given = in_clear(self._given(task_vars))
+        except AnsibleError:
+            raise ProvisioningError(
+                "bad_option", "A value cannot be decrypted: run with the Ansible Vault secret that encrypted it."
+            ) from None
+        host = str(task_vars.get("inventory_hostname", ""))
+        checked = self.VALIDATOR.validate(typed(self.ARGUMENTS, given, host))
         if checked.error_messages:
             text = "; ".join(checked.error_messages)
             for name, option in self.ARGUMENTS.items():
@@ -156,6 +164,17 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
                     text = text.replace(str(given[name]), "(not shown)")
             raise ProvisioningError("bad_option", f"{text}.")
         return dict(checked.validated_parameters)
+
+    def _given(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the task, and those that come from variables."""
+        defaults = group_defaults(self._task.module_defaults)
+        own = {
+            name: value
+            for name, value in self._task.args.items()
+            if name in self.ARGUMENTS or name not in defaults or name not in OPTIONS
+        }
+        check_variables(task_vars, own.get("variables_prefix"))
+        return {**self._from_variables(task_vars), **own}
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The options that come from variables, see the option ``variables_prefix``."""

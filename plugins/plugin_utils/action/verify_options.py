@@ -24,6 +24,23 @@ VERIFY_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def verify_of(value: Any, options: Mapping[str, Any]) -> Any:
+    """Return the suboptions that ``true``, ``false`` or a value of ``when`` stands for.
+
+    :param value: as given; everything else is returned as it is.
+    :param options: the suboptions.
+    """
+    if isinstance(value, str) and value in options["when"]["choices"]:
+        return {"when": value}
+    if isinstance(value, str) and value.strip().lower() in ("true", "yes", "on"):
+        return {}
+    if isinstance(value, str) and value.strip().lower() in ("false", "no", "off"):
+        return {"when": "never"}
+    if isinstance(value, bool):
+        return {} if value else {"when": "never"}
+    return value
+
+
 def verifier(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credentials], list[Verification]]:
     """Return a function that verifies credentials as validated arguments describe.
 

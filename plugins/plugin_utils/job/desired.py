@@ -15,6 +15,7 @@ from typing import Literal
 
 from ..bundle.formats import Layout
 from ..bundle.render import Templates
+from ..errors import ProvisioningError
 from ..gateway.commands import Hooks
 from ..gateway.protocol import Execute
 from ..platform.api import Endpoint, Post
@@ -54,6 +55,7 @@ class Desired:
 
     :param host: the inventory name of the gateway.
     :param given_name: the name of the Thing in the portal.
+    :param anonymous: whether a request without hardware ID is wanted, of which each may create a Thing.
     :param delivery: ``mqtt``, ``ntrip`` or ``lband``; ``None`` for whatever the device profile delivers.
     :param formats: ``None`` for the default ones.
     :param vault_encrypted: whether the response is encrypted, for a store that others can read.
@@ -75,6 +77,7 @@ class Desired:
     vault_encrypted: bool = False
     field_map: Mapping[str, str] = field(default_factory=dict)
     broker_ca_sha256: str | None = None
+    anonymous: bool = False
     create: bool = True
     force: bool = False
     rotate_before: datetime | None = None
@@ -85,6 +88,17 @@ class Desired:
     def repeatable(self) -> bool:
         """Whether a repeated request never creates a second Thing; without a hardware ID, every request creates one."""
         return self.service.repeatable and self.hardware_id is not None
+
+    @property
+    def hardware_id_problem(self) -> ProvisioningError | None:
+        """Why no request may be sent: the gateway has no hardware ID, and that is not wanted."""
+        if self.hardware_id is not None or self.anonymous:
+            return None
+        return ProvisioningError(
+            "hardware_id_required",
+            f"hardware_id of {self.host} is not set or empty. No request was sent, because each request without a "
+            "hardware ID may create another Thing. Set hardware_id, or set anonymous: true if that is what you want.",
+        )
 
 
 @dataclass(frozen=True)

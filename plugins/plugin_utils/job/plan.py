@@ -361,7 +361,7 @@ def _rotation_in_the_future(begin: datetime, now: datetime) -> ProvisioningError
 
 def _request_problem(desired: Desired, source: Platform, observed: Observed) -> ProvisioningError | None:
     """Return what the platform would refuse, what could create a second Thing, and why a response could be lost."""
-    problem = api.request_problem(source.token, desired.given_name, source.endpoint.url)
+    problem = desired.hardware_id_problem or api.request_problem(source.token, desired.given_name, source.endpoint.url)
     if problem is None and observed.marker is not None and not desired.repeatable:
         marker = observed.marker
         problem = requests.in_progress(marker.file) if marker.is_live else requests.lost(marker.file)

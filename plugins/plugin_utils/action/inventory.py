@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: The thingstream.ztp authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find the hosts of the inventory that have the same hardware ID, once for all hosts of a task.
+
+Two gateways with one hardware ID get one Thing, or take it from each other. Each host runs in a process of its own, so
+that the result is kept in the directory for temporary files that all processes of a run share.
+
+Private to the collection.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+
+from ..errors import ProvisioningError
+from ..platform.naming import hardware_id_of
+
+MAX_NAMED = 5  # hosts in a message
+
+# service to hardware ID to its hosts; only those that several hosts have
+Shared = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+def check_is_unique(service: str, hardware_id: str, host: str, shared: Shared) -> None:
+    """Refuse a hardware ID that other hosts of the inventory have for the same service.
+
+    :param shared: what ``shared_hardware_ids`` returned.
+    :raises ProvisioningError: ``bad_option``.
+    """
+    others = [other for other in shared.get(service, {}).get(hardware_id, ()) if other != host]
+    if others:
+        named = ", ".join(others[:MAX_NAMED]) + (", …" if len(others) > MAX_NAMED else "")
+        raise ProvisioningError(
+            "bad_option",
+            f"hardware_id of {host}: {hardware_id} is also that of {named}, so that they would share one Thing. No "
+            "request was sent. Correct the hardware ID of the wrong host, or remove that host from the inventory.",
+        )
+
+
+def shared_hardware_ids(variables: Mapping[str, Any], prefix: str, service: str, cache: Path) -> Shared:
+    """Return the hardware IDs that several hosts of the inventory have, whether they are in this play or not.
+
+    :param variables: those of one host, with ``hostvars`` and ``groups``.
+    :param prefix: that of the variables that hold hardware ID, service and state.
+    :param service: that of a host whose variables name none.
+    :param cache: a file for the result, in a directory that exists. The first process that asks writes it.
+    """
+    with cache.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        if not text:
+            text = json.dumps(_shared(variables, prefix, service))
+            file.write(text)
+        shared: Shared = json.loads(text)
+        return shared
+
+
+def _shared(variables: Mapping[str, Any], prefix: str, service: str) -> Shared:
+    hosts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for host in variables["groups"]["all"]:
+        found = _identity(variables["hostvars"], host, prefix)
+        if found is not None:
+            hosts[found[0] or service, found[1]].append(host)
+    shared: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for (of_service, hardware_id), names in hosts.items():
+        if len(names) > 1:
+            shared[of_service][hardware_id] = sorted(names)
+    return shared
+
+
+def _identity(hostvars: Mapping[str, Any], host: str, prefix: str) -> tuple[str | None, str] | None:
+    """Return service and hardware ID of a host; ``None`` if it has none that can be used, or is not to have a Thing."""
+    raw = hostvars.raw_get(host)  # type: ignore[attr-defined]  # rendering every variable would take minutes
+    names = [f"{prefix}{name}" for name in ("hardware_id", "service", "state")]
+    try:
+        hardware_id, service, state = (
+            hostvars[host].get(name) if _is_template(raw.get(name)) else raw.get(name) for name in names
+        )
+        found = hardware_id_of(hardware_id, host)
+    except (AnsibleError, ProvisioningError):
+        return None  # the host's own task reports it
+    return None if found is None or state == "absent" else (service, found)
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
