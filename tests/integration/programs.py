@@ -71,7 +71,8 @@ def running(
     variables = {"PATH": f"{sys.prefix}/bin:{PROGRAMS}", "HOME": str(log.parent), **(environment or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            # a shell lets commands in the background ignore interrupts, and nohup what it starts a hangup
+            ["env", "--default-signal=INT,HUP", *command],
             stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
             stdout=output,
             stderr=output,

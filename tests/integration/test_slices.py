@@ -164,7 +164,7 @@ def unreachable(host: str) -> dict[str, Any]:
         "ansible_connection": "ssh",
         "ansible_host": "127.0.1.250",
         "ansible_port": 1,
-        "thingstream_gateway_token": "none",
+        "thingstream_gateway_token": "00000000-0000-4000-8000-000000000000",
         "thingstream_gateway_hardware_id": host,
     }
 
