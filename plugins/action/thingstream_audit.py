@@ -7,17 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
+from os.path import realpath
 from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.validation import check_type_path
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import VARIABLES_ARGUMENTS, ZtpActionBase
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import host_values
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit_files
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.audit import Report, SpoolSurvey, fleet_report
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.gateway_rows import UNSEEN, seen_bundles
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.gateway_rows import UNSEEN
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.ledger import Inventory
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.naming import hardware_id_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, ledger, requests, responses
 
 
@@ -38,13 +42,10 @@ class ActionModule(ZtpActionBase):
         hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
         # raw, because a gateway can put template expressions into its result
         results = {host: hostvars.raw_get(host).get(arguments["results_from"]) for host in hosts}
-        unseen = [host for host, result in results.items() if seen_bundles(result) is None]
-        inventory = Inventory(
-            hosts=frozenset(task_vars["groups"]["all"]),
-            hardware_ids=_hardware_ids(hostvars, unseen, arguments["variables_prefix"] or ""),
-        )
-        now = datetime.now(timezone.utc)
-        report = fleet_report(results, self._survey(arguments["spool_path"]), now, inventory)
+        hardware_ids, spool_paths = _variables_of_hosts(hostvars, hosts, arguments["variables_prefix"])
+        inventory = Inventory(frozenset(task_vars["groups"]["all"]), hardware_ids)
+        spool = self._survey({realpath(path) for path in (arguments["spool_path"], *spool_paths)})
+        report = fleet_report(results, spool, datetime.now(timezone.utc), inventory)
         files = self._write(report, arguments["directory"], arguments["metrics_directory"])
         result = {
             "changed": bool(files),
@@ -56,16 +57,21 @@ class ActionModule(ZtpActionBase):
         }
         return result if report.complete else {**result, **_incomplete(report)}
 
-    def _survey(self, spool: str) -> SpoolSurvey:
-        try:
-            waiting, abandoned = responses.survey(spool, self.decrypter()), requests.survey(spool)
-            received = ledger.survey(spool)
-        except ProvisioningError as error:
-            return SpoolSurvey(error=error.message)
+    def _survey(self, spool_paths: Iterable[str]) -> SpoolSurvey:
+        """What the spools contain; gateways may have different ones."""
+        waiting, abandoned, received, errors = [], [], [], []
+        for spool_path in sorted(spool_paths):
+            try:
+                waiting += responses.survey(spool_path, self.decrypter())
+                abandoned += requests.survey(spool_path)
+                received += ledger.survey(spool_path)
+            except ProvisioningError as error:
+                errors.append(error.message)
         return SpoolSurvey(
             responses=[entry.to_dict() for entry in waiting],
             abandoned_requests=[marker.to_dict() for marker in abandoned],
             ledger=received,
+            error=" ".join(errors) or None,
         )
 
     def _write(self, report: Report, place: str | None, metrics_place: str | None) -> list[str]:
@@ -77,17 +83,22 @@ class ActionModule(ZtpActionBase):
         return audit_files.write(report, place, metrics_place or place)
 
 
-def _hardware_ids(hostvars: Mapping[str, Any], hosts: Iterable[str], prefix: str) -> dict[str, str]:
-    """Return the hardware IDs that variables configure; a host without one, or with an undefined one, is omitted."""
-    found = {}
+def _variables_of_hosts(
+    hostvars: Mapping[str, Any], hosts: Iterable[str], prefix: str | None
+) -> tuple[dict[str, str], set[str]]:
+    """Return hardware IDs by host and all paths of spools, as variables with the prefix have them."""
+    hardware_ids, spool_paths = {}, set()
     for host in hosts if prefix else ():
         try:
-            value = hostvars[host].get(f"{prefix}hardware_id")
-        except AnsibleError:
-            continue
-        if isinstance(value, (str, int)):
-            found[host] = str(value)
-    return found
+            hardware_id, spool_path = host_values(hostvars, host, [f"{prefix}hardware_id", f"{prefix}spool_path"])
+            found = hardware_id_of(hardware_id, host)
+        except (AnsibleError, ProvisioningError):
+            continue  # without a usable one, nothing can be compared
+        if found is not None:
+            hardware_ids[host] = found
+        if isinstance(spool_path, str) and spool_path:
+            spool_paths.add(check_type_path(spool_path))
+    return hardware_ids, spool_paths
 
 
 def _incomplete(report: Report) -> dict[str, Any]:

@@ -46,7 +46,8 @@ options:
     type: path
   spool_path:
     description:
-      - The spool directory, as for M(thingstream.ztp.thingstream_ztp).
+      - The spool directory, as for M(thingstream.ztp.thingstream_ztp). With O(variables_prefix), those of all hosts are
+        read.
     type: path
 seealso:
   - module: thingstream.ztp.thingstream_ztp_info
@@ -91,9 +92,9 @@ totals:
       type: int
     states:
       description:
-        - The number of bundles that are V(unreachable), V(failed), V(absent), V(damaged), V(expired), V(due), V(drift)
-          and V(in_order); the first state that applies counts. A host without a bundle, or that was not seen, counts
-          once.
+        - The number of bundles that are V(unreachable), V(failed), V(absent), V(damaged), V(wrong_thing), V(expired),
+          V(due), V(drift) and V(in_order); the first state that applies counts. A host without a bundle, or that was
+          not seen, counts once.
       type: dict
     retired:
       description: The number of Things that must be deactivated.

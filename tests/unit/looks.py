@@ -147,6 +147,8 @@ def _look_of(number: int) -> dict[str, Any]:
         record["not_after"] = timestamp(NOW + 20 * DAY)
     if kind in (60, 61):
         record["retired"] = [{**record, "client_id": f"device:old-{number}", "since": timestamp(NOW - 9 * DAY)}]
+    if kind in (90, 91):
+        record["client_id"] = f"{number // 100:08x}-2222-4333-8444-666666666666"
     one = held(**record)
     if kind == 70:
         digests = {name: digest for name, digest in one.bundle.digests.items() if name != "credentials.env"}

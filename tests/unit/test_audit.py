@@ -20,11 +20,13 @@ import yaml
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import timestamp
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit, audit_files, audit_metrics, audit_page
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.csv_table import to_csv
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.gateway_rows import COLUMNS, UNSEEN
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.gateway_rows import STATES as STATES_IN_ORDER
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.ledger import LEDGER_COLUMNS, STATUSES, Inventory
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.shared import SHARED_COLUMNS
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.timeline import MONTHS
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.protocol import GatewayState
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool.ledger import LedgerEntry
 from ansible_collections.thingstream.ztp.tests.unit.looks import (
     FAILED,
@@ -57,6 +59,16 @@ def dated(**days: float) -> dict[str, Any]:
     return {"not_before": at(-400), **{name: at(count) for name, count in days.items()}}
 
 
+# What the inventory says of them, where that is known
+HARDWARE_IDS = {
+    "wrong_thing": "another",
+    "in_order": "hw of in_order",
+    "due": "hw of due",
+    "absent": "x",
+    "failed": "y",
+}
+
+
 def report_of(
     results: Mapping[str, Any],
     responses: Sequence[Any] = (),
@@ -65,6 +77,7 @@ def report_of(
     error: str | None = None,
     inventory: Inventory | None = None,
 ) -> audit.Report:
+    inventory = inventory or Inventory(hardware_ids=HARDWARE_IDS)
     return audit.fleet_report(results, audit.SpoolSurvey(responses, abandoned_requests, ledger, error), NOW, inventory)
 
 
@@ -76,18 +89,26 @@ def forms(report: audit.Report) -> dict[str, str]:
 
 RETIRED = [{**OLD, "since": at(-9), "deactivated_at": None}]
 HISTORY = json.dumps({"things": RETIRED})
+
+
+def own(name: str, **changes: Any) -> GatewayState:
+    """A gateway with a Thing of its own."""
+    return held(client_id=f"device:{name.replace(' ', '-')}", hardware_id=f"hw of {name}", **changes)
+
+
 CASES = {
-    "in_order": look(held(**dated(not_after=100, keys_expire_at=60))),
-    "without dates": look(held()),
-    "drift": look(with_other_group(held())),
-    "leftovers": look(changed(held(), leftovers=(".staging-dead",))),
-    "due": look(with_other_group(held(**dated(not_after=20)))),
-    "keys due": look(held(**dated(not_after=100, keys_expire_at=7))),
-    "expired": look(held(**dated(not_after=-1))),
-    "expires now": look(held(**dated(not_after=0))),
-    "keys expired": look(held(**dated(not_after=100, keys_expire_at=-1))),
-    "damaged": look(changed(held(**dated(not_after=-1)), digests={})),
-    "record damaged": look(changed(held(), record='{"service": 5}')),
+    "in_order": look(own("in_order", **dated(not_after=100, keys_expire_at=60))),
+    "without dates": look(own("without dates")),
+    "drift": look(with_other_group(own("drift"))),
+    "leftovers": look(changed(own("leftovers"), leftovers=(".staging-dead",))),
+    "due": look(with_other_group(own("due", **dated(not_after=20)))),
+    "keys due": look(own("keys due", **dated(not_after=100, keys_expire_at=7))),
+    "expired": look(own("expired", **dated(not_after=-1))),
+    "expires now": look(own("expires now", **dated(not_after=0))),
+    "keys expired": look(own("keys expired", **dated(not_after=100, keys_expire_at=-1))),
+    "damaged": look(changed(own("damaged", **dated(not_after=-1)), digests={})),
+    "record damaged": look(changed(own("record damaged"), record='{"service": 5}')),
+    "wrong_thing": look(own("wrong_thing", **dated(not_after=-1))),
     "absent": look(nothing_held()),
     "failed": FAILED,
     "unreachable": UNREACHABLE,
@@ -119,6 +140,17 @@ def test_every_gateway_has_its_state() -> None:
     assert report.totals.states == {state: [*STATES.values()].count(state) for state in STATES_IN_ORDER}
     assert report.totals.gateways == len(CASES)
     assert not report.complete
+
+
+def test_a_hardware_id_that_differs_from_the_inventory() -> None:
+    rows = {row.host: row for row in report_of(CASES).gateways}
+    assert (rows["wrong_thing"].hardware_id, rows["wrong_thing"].inventory_hardware_id) == (
+        "hw of wrong_thing",
+        "another",
+    )
+    assert {row.inventory_hardware_id for name, row in rows.items() if name != "wrong_thing"} == {None}
+    nameless = report_of({"a": look(held(hardware_id=None))}, inventory=Inventory(hardware_ids={"a": "hw-1"}))
+    assert nameless.gateways[0].state == "in_order", "credentials from elsewhere may have no hardware ID"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -204,8 +236,8 @@ def test_a_thing_that_two_gateways_use() -> None:
     content = report.to_dict()
     assert [(found["hosts"], tuple(found)) for found in content["shared"]] == [(["a", "b"], SHARED_COLUMNS)]
     assert {row.host: (row.state, row.shared_with) for row in report.gateways} == {
-        "a": ("in_order", ["b"]),
-        "b": ("in_order", ["a"]),
+        "a": ("wrong_thing", ["b"]),
+        "b": ("wrong_thing", ["a"]),
         "c": ("in_order", []),
     }
     assert report.totals.shared == 1
@@ -299,12 +331,33 @@ def test_the_page_holds_data_and_no_markup_of_others() -> None:
     assert rows[0]["client_id"] == HOSTILE
 
 
+SIGNS = tuple("=+-@\u2212\uff1d\uff0b\uff0d\uff20")
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("before", ["", " ", "x;", "x\t", "x|", "x, ", "x:", 'x"', "x'"])
+def test_a_formula_gets_an_apostrophe_after_every_separator(sign: str, before: str) -> None:
+    text = to_csv([{"a": f"{before}{sign}1+1", "b": [f"{sign}x", "y"]}], ["a", "b"])
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row == {"a": f"{before}'{sign}1+1", "b": f"'{sign}x y"}
+
+
+def test_texts_without_formulas_stay_as_they_are() -> None:
+    texts = ["2026-11-22T04:13:00Z", "/etc/thingstream", "a-b", "user@example.com", "1+1", "00:1b:21", ""]
+    (row,) = csv.DictReader(io.StringIO(to_csv([dict(zip("abcdefg", texts, strict=True))], list("abcdefg"))))
+    assert list(row.values()) == texts
+
+
 def test_the_table_has_no_formula_and_can_be_read_back() -> None:
     report = report_of({**hostile_fleet(), **CASES})
     rows = list(csv.DictReader(io.StringIO(audit_files.to_table(report), newline="")))
     assert [row["host"] for row in rows] == [row["host"] for row in report.to_dict()["gateways"]]
     assert rows[0]["given_name"] == "'=HYPERLINK(1)"
-    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
+    for separator in ",;\t|: ":  # whatever a spreadsheet is set to
+        for line in audit_files.to_table(report).splitlines():
+            assert not [
+                cell for cell in line.split(separator) if cell.strip("\"' ").startswith(SIGNS) and "'" not in cell
+            ]
     assert {row["host"]: row["state"] for row in rows if row["host"] in CASES} == STATES
 
 
@@ -324,7 +377,7 @@ def samples_of(report: audit.Report) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def test_a_real_parser_reads_the_metrics() -> None:
-    found = samples_of(report_of({**CASES, "ünïcode": CASES["in_order"]}, [WAITING], [LOST, LOST]))
+    found = samples_of(report_of({**CASES, "ünïcode": look(own("unicode"))}, [WAITING], [LOST, LOST]))
     assert all(name.startswith("thingstream_") for name in found)
     assert found["thingstream_audit_timestamp_seconds"] == {(): NOW.timestamp()}
     assert found["thingstream_audit_complete"] == {(): 0}

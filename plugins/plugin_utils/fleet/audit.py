@@ -33,7 +33,7 @@ class SpoolSurvey:
     :param abandoned_requests: a row for each request that may have created a Thing and whose run ended without a
         response.
     :param ledger: the Things that this controller received.
-    :param error: why the spool could not be read.
+    :param error: why a spool could not be read.
     """
 
     responses: Sequence[Mapping[str, Any]] = ()
@@ -113,13 +113,14 @@ def fleet_report(
     :param now: aware.
     :param inventory: by default, the hosts of the results.
     """
+    inventory = inventory or Inventory()
     bundles = {host: seen_bundles(result) for host, result in results.items()}
     files = {PurePath(str(row["file"])).name.lstrip(".") for row in spool.responses}
     in_use = things_in_use(bundles)
-    gone = ledger_rows(spool.ledger, bundles, in_use, files, inventory or Inventory())
+    gone = ledger_rows(spool.ledger, bundles, in_use, files, inventory)
     retired, conflicts = gather(bundles, in_use, retired_in_ledger(gone))
     shared = shared_things(in_use)
-    rows = gateway_rows(results, shared, timestamp(now))
+    rows = gateway_rows(results, shared, inventory.hardware_ids, timestamp(now))
     states = Counter(row.state for row in rows)
     statuses = Counter(row.status for row in gone)
     totals = Totals(

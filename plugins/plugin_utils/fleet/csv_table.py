@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+# Signs at the beginning of a formula, their full-width and small forms, and the characters that may separate cells
+_FORMULA = re.compile(r"(^|[\s,;|:/\\'\"])(?=[=+\-@\u2212\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b])")
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return a table with a header in the format of RFC 4180.
 
-    Lists become words separated by blanks. A text that a spreadsheet would evaluate as a formula gets an apostrophe in
-    front.
+    Lists become words separated by blanks. What a spreadsheet would evaluate as a formula gets an apostrophe in front,
+    also within a text, where a spreadsheet may be set to another separator.
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -32,4 +36,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         value = str(value).lower()
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return _FORMULA.sub(r"\1'", text)

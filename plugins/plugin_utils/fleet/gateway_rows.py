@@ -18,7 +18,7 @@ from .shared import Place, SharedThing
 from .text import MAX_NAMES, clean, one_line
 
 # The first state that applies counts. A gateway in one of the first two was not seen.
-STATES = ("unreachable", "failed", "absent", "damaged", "expired", "due", "drift", "in_order")
+STATES = ("unreachable", "failed", "absent", "damaged", "wrong_thing", "expired", "due", "drift", "in_order")
 UNSEEN = STATES[:2]
 
 Bundle = Mapping[str, Any]  # what ``thingstream_ztp_info`` returns for one path
@@ -46,6 +46,7 @@ class GatewayRow:
 
     :param state: one of ``STATES``.
     :param retired: the number of Things on the retirement list of the path.
+    :param inventory_hardware_id: the hardware ID in the inventory, if the Thing has another one.
     :param shared_with: the other hosts that use the same Thing.
     """
 
@@ -54,6 +55,7 @@ class GatewayRow:
     service: str | None = None
     delivery: Sequence[str] | None = None
     hardware_id: str | None = None
+    inventory_hardware_id: str | None = None
     given_name: str | None = None
     client_id: str | None = None
     path: str | None = None
@@ -85,12 +87,16 @@ def seen_bundles(result: Mapping[str, Any] | None) -> Sequence[Bundle] | None:
 
 
 def gateway_rows(
-    results: Mapping[str, Mapping[str, Any] | None], shared: Iterable[SharedThing], now: str
+    results: Mapping[str, Mapping[str, Any] | None],
+    shared: Iterable[SharedThing],
+    hardware_ids: Mapping[str, str],
+    now: str,
 ) -> list[GatewayRow]:
     """Return the rows of a fleet, sorted by host.
 
     :param results: host to the result of ``thingstream_ztp_info``; ``None`` or empty for a host without a result.
     :param shared: the Things that several hosts use.
+    :param hardware_ids: host to its hardware ID in the inventory.
     :param now: in ISO 8601 and UTC, as which dates compare as texts.
     """
     by_place = _by_place(shared)
@@ -98,7 +104,8 @@ def gateway_rows(
     for host in sorted(results):
         result = results[host] or {}
         bundles = seen_bundles(result)
-        rows += [_unseen_row(host, result)] if bundles is None else _rows(host, bundles, by_place, now)
+        own = hardware_ids.get(host)
+        rows += [_unseen_row(host, result)] if bundles is None else _rows(host, own, bundles, by_place, now)
     return rows
 
 
@@ -133,32 +140,39 @@ def _unseen_row(host: str, result: Mapping[str, Any]) -> GatewayRow:
 
 
 def _rows(
-    host: str, bundles: Sequence[Bundle], by_place: Mapping[Place, Sequence[SharedThing]], now: str
+    host: str,
+    hardware_id: str | None,
+    bundles: Sequence[Bundle],
+    by_place: Mapping[Place, Sequence[SharedThing]],
+    now: str,
 ) -> list[GatewayRow]:
     """Return a row for each path with a bundle; one for a gateway without any."""
     relevant = [bundle for bundle in bundles if bundle["present"] or bundle["leftovers"] or bundle["retired"]]
     return [
-        _row(host, bundle, by_place.get((host, bundle["path"]), ()), now)
+        _row(host, hardware_id, bundle, by_place.get((host, bundle["path"]), ()), now)
         for bundle in relevant or (bundles if len(bundles) == 1 else [_NO_BUNDLE])
     ]
 
 
-def _row(host: str, bundle: Bundle, shared: Sequence[SharedThing], now: str) -> GatewayRow:
+def _row(host: str, hardware_id: str | None, bundle: Bundle, shared: Sequence[SharedThing], now: str) -> GatewayRow:
     record = bundle["thing"] or {}
     found = clean({name: record.get(name) for name in _FROM_RECORD} | {name: bundle[name] for name in _FROM_BUNDLE})
+    differs = hardware_id is not None and record.get("hardware_id") not in (None, hardware_id)
     return GatewayRow(
         host=host,
-        state=_state(bundle["present"], found, now),
+        state=_state(bundle["present"], differs or bool(shared), found, now),
+        inventory_hardware_id=hardware_id if differs else None,
         retired=len(bundle["retired"]),
         shared_with=_other_hosts(shared, host),
         **found,
     )
 
 
-def _state(present: bool, found: Mapping[str, Any], now: str) -> str:
+def _state(present: bool, has_wrong_thing: bool, found: Mapping[str, Any], now: str) -> str:
     checks = (
         ("absent", not present),
         ("damaged", bool(found["damaged"])),
+        ("wrong_thing", has_wrong_thing),
         ("expired", _is_past(found, "not_after", now) or _is_past(found, "keys_expire_at", now)),
         ("due", _is_past(found, "due_at", now)),
         ("drift", bool(found["drift"] or found["leftovers"])),
