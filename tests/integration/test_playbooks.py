@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from gateways.fleet import END_SESSION, Fleet
-from integration.ansible_run import Run, plain, run_playbook, spool_files
+from integration.ansible_run import PROJECT, Run, plain, run_playbook, spool_files
 from simulator.client import RunningSimulator
 
 HOSTS = ["bb1", "gw1", "gw2", "gw3"]
@@ -278,6 +280,9 @@ def test_rollback(site: Site) -> None:
     assert site.simulator.requests() == []
 
 
+REPORTED = {"name": "Report", "ansible.builtin.set_fact": {"thingstream_deactivated": True}}
+
+
 def deactivation(site: Site) -> Path:
     """Write a task file that deactivates a Thing on the simulated platform."""
     thing = f"{site.simulator.url}/simulator/things/{{{{ thingstream_retired.client_id.split(':') | last }}}}"
@@ -295,7 +300,8 @@ def deactivation(site: Site) -> Path:
                     },
                     "delegate_to": "localhost",
                     "vars": {"ansible_become": False},
-                }
+                },
+                REPORTED,
             ]
         )
     )
@@ -353,7 +359,7 @@ def test_nobody_retires_what_another_gateway_uses(site: Site) -> None:
     tasks = site.work / "note.yml"
     note = {"ansible.builtin.shell": f"echo {{{{ thingstream_retired.client_id }}}} >> {called}"}
     local = {"delegate_to": "localhost", "vars": {"ansible_become": False}}
-    tasks.write_text(yaml.safe_dump([{"name": "Note", **note, **local}]))
+    tasks.write_text(yaml.safe_dump([{"name": "Note", **note, **local}, REPORTED]))
     run = site.run("retire", retire_tasks=tasks)
     assert run.status == 0, run.output
     assert called.read_text().split() == [mine]
@@ -419,6 +425,60 @@ def test_tasks_that_fail_leave_the_thing_on_the_list(site: Site) -> None:
     assert site.run("retire", retire_tasks=tasks).status == 2
     assert site.run("retire").status == 0
     assert len(json.loads((site.work / "thingstream-retired.json").read_text())) == 4
+
+
+def test_tasks_that_report_nothing_leave_the_thing_on_the_list(site: Site) -> None:
+    """As where nobody can answer the documented question, or for a Thing after one that was reported."""
+    for force in (False, True, True):
+        assert site.run("provision", "--limit", "gw1", force=force).status == 0
+    assert site.run("retire").status == 0
+    report = site.work / "thingstream-retired.json"
+    first, second = (entry["client_id"] for entry in json.loads(report.read_text()))
+    only_first = yaml.safe_dump([{**REPORTED, "when": f"thingstream_retired.client_id == '{first}'"}])
+    refuse = "Refuse to mark a Thing that is not reported as deactivated"
+    tasks = site.work / "tasks.yml"
+    for text, left in ((documented_question(), [first, second]), (only_first, [second])):
+        tasks.write_text(text)
+        run = site.run("retire", retire_tasks=tasks)
+        assert run.status == 2, run.output
+        assert "has not set thingstream_deactivated to true" in run.of(refuse)["gw1"]["msg"]
+        assert site.run("retire").status == 0
+        assert [entry["client_id"] for entry in json.loads(report.read_text())] == left
+
+
+def documented_question() -> str:
+    """The task file of the documentation, which asks a person."""
+    text = (PROJECT / "docs/operations.md").read_text()
+    (found,) = re.findall(r"\n    # inventory: thingstream_gateway_retire_tasks.*\n((?:    .*\n)+)", text)
+    return textwrap.dedent(found)
+
+
+def test_playbooks_work_after_a_play_that_lost_hosts(site: Site) -> None:
+    """In a playbook of the user, with another strategy; one gateway fails before, the first one at that."""
+    assert site.run("provision").status == 0
+    assert site.run("provision", force=True).status == 0
+    lose = {"name": "Lose", "ansible.builtin.fail": {"msg": "lost"}, "when": "inventory_hostname == 'gw1'"}
+    lost = {"hosts": "all", "gather_facts": False, "tasks": [lose]}
+    playbook = site.work / "site.yml"
+    names = ("rotate", "retire")
+    imports = [{"ansible.builtin.import_playbook": f"thingstream.ztp.{name}"} for name in names]
+    playbook.write_text(yaml.safe_dump([lost, *imports]))
+    tasks = deactivation(site)
+    variables = {"thingstream_rotate_batches": "1", "thingstream_gateway_retire_tasks": tasks}
+    file = site.work / "variables.yml"
+    file.write_text(yaml.safe_dump(plain({**site.variables, **variables})))
+    free = {"ANSIBLE_STRATEGY": "free"}
+    run = run_playbook(
+        site.work, site.gateways.inventory, "-e", f"@{file}", playbook=str(playbook), environment=free, seconds=600
+    )
+    assert run.status == 2, "one gateway was lost"
+    told = [entry["result"] for entry in run.results if entry["task"] == "Tell how to resume"]
+    began = {result["msg"].split("=")[-1] for result in told}
+    assert len(told) > 1, run.output
+    assert len(began) == 1, "every batch has the same time to resume at"
+    assert set(run.of("Replace what arrived before the rotation began")) == {"bb1", "gw2", "gw3"}
+    assert set(run.of("Mark the Thing as deactivated")) == {"bb1", "gw2", "gw3"}
+    assert "undefined" not in run.output
 
 
 def test_absent(site: Site) -> None:
