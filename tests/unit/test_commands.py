@@ -9,13 +9,16 @@ import io
 import json
 import shlex
 import tarfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Change, Hooks
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.protocol import File, GatewayState
@@ -287,6 +290,46 @@ def test_the_first_install_expects_no_current() -> None:
 def test_an_install_that_fails(status: int, output: str, complaint: str, code: str) -> None:
     error = failure(lambda: install(Connection(output, status, complaint)))
     assert error.code == code
+
+
+# What a compromised gateway can repeat without end
+PIECES = [
+    "tar: ",
+    "change.sh ",
+    "1(",
+    "1(a)",
+    "uid=1(",
+    " gid=1",
+    "no such fil",
+    "1 ",
+    "\\",
+    "(",
+    "9",
+    "record {",
+    "\t",
+    "-> ",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_time_for_hostile_output_grows_with_its_length_only(piece: str) -> None:
+    """200 KB take less than 2 seconds of processor time; what is quadratic takes minutes."""
+    long = piece * (200_000 // len(piece))
+    looks = [
+        framed(*installed(identity=f"uid=0(root) gid=0(root) groups={long}")),
+        framed(*installed(identity=f"uid=0({long}) gid=0(root)")),
+        framed(*installed(), long),
+        framed(*installed(ls=lambda mode, owner, group, name: f"{mode} 2 {owner} {group} {long} {name}")),
+        f"begin 1\nidentity {long}\nend\n",
+        long,
+    ]
+    begin = time.process_time()
+    for output in looks:
+        with suppress(ProvisioningError):
+            commands.look(Connection(output, 0, long), PATH, None, None)
+    for complaint in (long, f"{long}\n" * 2):
+        failure(lambda complaint=complaint: install(Connection("", 2, complaint)))  # type: ignore[misc]
+    assert time.process_time() - begin < 2 * (len(looks) + 2)
 
 
 # ---- the other commands ----

@@ -37,6 +37,7 @@ from .variables import OPTIONS, check_variables, group_defaults
 
 VARIABLES_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"variables_prefix": {"type": "str"}}
 
+_MAX_STANDARD_ERROR = 4096  # characters; the reason of a failure is at the end
 _LIBRARIES = (
     ("cryptography", CRYPTOGRAPHY_MISSING),
     ("jmespath", JMESPATH_MISSING),
@@ -114,7 +115,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
             raise GatewayUnreachable(str(error)) from None
         finally:
             context.no_log = no_log
-        return answer["rc"], answer["stdout"], answer["stderr"]
+        return answer["rc"], answer["stdout"], answer["stderr"][-_MAX_STANDARD_ERROR:]
 
     def runtime(self, verify: Callable[..., object] | None = None) -> Runtime:
         """What a run touches: this connection, the platform, the clock, and the vault secrets of the run.

@@ -29,8 +29,6 @@ LOOK_SCRIPT = protocol.script("look.sh")
 CHANGE_SCRIPT = protocol.script("change.sh")
 
 _NONCE = re.compile(r"[a-z0-9]{1,64}")
-# The files of a staging directory vanish one by one, so that the directory may still exist when the first is missed.
-_CLEARED_AWAY = re.compile(r"(tar: |change\.sh).*no such file")
 
 
 @dataclass(frozen=True)
@@ -287,8 +285,10 @@ def _unpacking_failed(complaint: str) -> ProvisioningError:
         return ProvisioningError(
             "permission", "The file system at path is read-only on the gateway: mount it writable."
         )
-    # by a faster run, which cannot distinguish the staging directory from that of a crashed one
-    if "cleared away" in text or _CLEARED_AWAY.search(text):
+    # by a faster run, which cannot distinguish the staging directory from that of a crashed one; its files vanish one
+    # by one, so that the directory may still exist when the first is missed
+    missing = [line for line in text.splitlines() if "no such file" in line]
+    if "cleared away" in text or any("tar: " in line or "change.sh" in line for line in missing):
         return ProvisioningError(
             "concurrent_change",
             "Another run has cleared away what this one was unpacking, or it did not arrive whole. Run again.",

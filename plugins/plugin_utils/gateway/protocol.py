@@ -49,7 +49,7 @@ _GENERATION = re.compile(r"[0-9]{6}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"[a-zA-Z-][rwxsStT-]{9}[+.@]?")
 _IDENTITY = re.compile(r"uid=(\d+)(?:\(([^)]*)\))? gid=\d+")
-_GROUPS = re.compile(r"(\d+)(?:\(([^)]*)\))?")
+_GROUPS = re.compile(r"(\d+)(?:\(([^()]*)\))?")
 
 
 # ---- the state of a gateway ----
