@@ -113,11 +113,7 @@ def _read(arguments: Mapping[str, Any], service: Service, decrypt: Cipher) -> _F
 
 
 def _from_files(arguments: Mapping[str, Any], service: Service, decrypt: Cipher) -> _Found:
-    # before ansible-core 2.19, a text with the tag !vault is decrypted when it is made a text
-    given = {
-        name: str(value) if hasattr(value, "__ENCRYPTED__") else value
-        for name, value in (arguments["fields"] or {}).items()
-    }
+    given = arguments["fields"] or {}
     origin, names = "fields", ["fields"] if given else []
     ucenter_file = pair_files = None
     if arguments["ucenter_path"]:

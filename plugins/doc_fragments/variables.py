@@ -16,5 +16,7 @@ options:
         that variable exists. With V(thingstream_gateway_), which the role uses, C(group) comes from
         C(thingstream_gateway_group).
       - A task that lists all options as templates costs more time on each host than the rest of the job.
+      - Every variable that begins with the prefix must be an option of this collection. An unknown name is refused,
+        because it may be a misspelled one.
     type: str
 """

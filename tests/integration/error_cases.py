@@ -35,9 +35,15 @@ class Case:
 CASES = {
     # found out before anything is sent
     "no-token": Case("token_invalid", "THINGSTREAM_ZTP_TOKEN", 0, options={"token": ""}),
-    "token-with-space": Case("token_invalid", "copy it again", 0, options={"token": "{token} again"}),
+    "token-with-space": Case("token_invalid", "Copy the token", 0, options={"token": "{token} again"}),
     "name-too-long": Case("bad_option", "1 to 50", 0, options={"given_name": "x" * 51}),
-    "name-empty": Case("bad_option", "1 to 50", 0, options={"given_name": ""}),
+    "name-is-number": Case("bad_option", "Quote it", 0, options={"given_name": 1234}),
+    "malformed-token": Case("token_invalid", "not a UUID", 0, options={"token": "{token}0"}),
+    "no-hardware-id": Case("hardware_id_required", "anonymous", 0, options={"hardware_id": ""}),
+    "hardware-id-is-number": Case("bad_option", "Quote it", 0, options={"hardware_id": 80e120}),
+    "endpoint-of-another": Case(
+        "bad_option", "cloudlocate", 0, options={"api_url": "https://api.thingstream.io/ztp/cloudlocate/credentials"}
+    ),
     "unknown-service": Case("bad_option", "service", 0, options={"service": "pointperfect-extra"}),
     "unknown-format": Case("bad_option", "formats", 0, options={"formats": ["pkcs12"]}),
     "unknown-field": Case("bad_option", "field_map", 0, options={"field_map": {"colour": "x"}}),
@@ -69,10 +75,13 @@ CASES = {
     "untrusted-api": Case("tls", "ca_path", 0, options={"ca_path": "{other_ca}"}),
     "wrong-host-name": Case("tls", "host name", 0, options={"api_url": "{url_by_name}"}),
     # refused by the platform
-    "malformed-token": Case("token_invalid", "malformed", 1, options={"token": "{token}0"}),
     "unknown-token": Case("token_invalid", "device profile", 1, options={"token": "{unknown_token}"}),
-    "no-hardware-id": Case(
-        "hardware_id_required", "hardware_id", 1, options={"hardware_id": ""}, profile={"hardware_code_mandatory": True}
+    "hardware-id-mandatory": Case(
+        "hardware_id_required",
+        "hardware_id",
+        1,
+        options={"hardware_id": "", "anonymous": True},
+        profile={"hardware_code_mandatory": True},
     ),
     "not-allowed": Case("not_allowed", "allow-list", 1, profile={"allow_list": ["somebody-else"]}),
     "registered": Case(

@@ -20,6 +20,7 @@ def tried(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path)
     """Return a function that runs one task on a gateway with a local connection, and returns its result."""
     own = {name.removeprefix("thingstream_gateway_"): value for name, value in platform.items()}
     own["token"] = simulator.put_profile("retire", service="cloudlocate")
+    own["hardware_id"] = tmp_path.name
     inventory = write_inventory(tmp_path / "inventory.yml", {"one": {}}, {})
 
     def run(module: str, *arguments: str, **options: Any) -> dict[str, Any]:

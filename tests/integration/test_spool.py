@@ -62,7 +62,8 @@ def test_gateways_with_one_name_get_their_own_answers(
 ) -> None:
     """Without a hardware ID nothing else tells them apart; names need not be unique, and long ones are cut."""
     token = simulator.put_profile("fleet", service="cloudlocate", simulator={"field_names": {"username": "login"}})
-    options = {"service": "cloudlocate", "token": token, "path": f"{tmp_path}/gateways/{{{{ inventory_hostname }}}}"}
+    path = f"{tmp_path}/gateways/{{{{ inventory_hostname }}}}"
+    options = {"service": "cloudlocate", "token": token, "anonymous": True, "path": path}
     common = {f"thingstream_gateway_{name}": value for name, value in options.items()}
     names = [f"{'long' * 13}-{number}" for number in range(3)]
     inventory = write_inventory(tmp_path / "inventory.yml", {name: {} for name in names}, {**platform, **common})

@@ -79,17 +79,6 @@ def test_a_file_without_an_end() -> None:
         assert refused(ucenter_path=path).code == "bad_option"
 
 
-def test_a_value_with_the_tag_vault_is_text() -> None:
-    class Encrypted:
-        __ENCRYPTED__ = True
-
-        def __str__(self) -> str:
-            return NTRIP_PASSWORD
-
-    found = read(fields={**LOGIN, "ntrip_password": Encrypted()})
-    assert NTRIP_PASSWORD.encode() in found.source.response
-
-
 def store(path: Path, record: Any, response: Any) -> Path:
     (path / "current").mkdir()
     for name, content in (("thing.json", record), ("credentials.json", response)):

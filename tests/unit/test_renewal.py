@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -79,7 +80,7 @@ def test_the_lead_of_a_certificate(renew_before: str, days: float) -> None:
         "+1",
         "100%",
         "250%",
-        "30d",
+        "30x",
         "30 %",
         "1e3",
         "0x10",
@@ -261,6 +262,17 @@ def test_keys_are_not_requested_before_the_platform_publishes_them(
 )
 def test_settings_that_fit_are_not_capped(lifetime: timedelta, options: dict[str, Any]) -> None:
     assert just_issued(lifetime, **options).warnings == ()
+
+
+@pytest.mark.parametrize("text", ["30", "30d", "30 days", " 30D ", "30.0"])
+def test_days_may_have_their_unit(text: str) -> None:
+    assert RenewalPolicy.parse(text).lead == 30 * DAY
+
+
+@pytest.mark.parametrize("text", ["30s", "4 weeks", "d", "1 month", "30%d"])
+def test_another_unit_is_refused_with_the_value(text: str) -> None:
+    with pytest.raises(ProvisioningError, match=re.escape(repr(text))):
+        RenewalPolicy.parse(text)
 
 
 @pytest.mark.parametrize("lifetime", [timedelta(0), SECOND, HOUR, DAY, 2 * DAY, 7 * DAY, 29 * DAY, 3650 * DAY])

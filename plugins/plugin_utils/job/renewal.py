@@ -28,7 +28,7 @@ MAX_KEYS_LEAD = timedelta(days=28)
 REQUEST_INTERVAL = timedelta(hours=20)  # clients try once a day (seen in client code); a daily run is not that punctual
 MAX_CLOCK_SKEW = timedelta(days=1)  # a date that lies further in the future comes from a wrong clock
 
-_LEAD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)")
+_LEAD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:(%)|\s*(?:d|days?))?")
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _share(record: Record) -> float:
 
 
 def _parse_lead(text: str) -> tuple[timedelta | None, float]:
-    match = _LEAD.fullmatch(text.strip())
+    match = _LEAD.fullmatch(text.strip().lower())
     number = float(match.group(1)) if match else -1
     if match and match.group(2) and number < 100:
         return None, number / 100
@@ -230,7 +230,8 @@ def _parse_lead(text: str) -> tuple[timedelta | None, float]:
         return timedelta(days=number), 0
     raise ProvisioningError(
         "bad_option",
-        f"renew_before is a number of days up to {MAX_DAYS}, or a percentage of the lifetime below 100%.",
+        f"renew_before: {text!r} is neither a number of days up to {MAX_DAYS}, such as 30 or 30d, nor a percentage of "
+        "the lifetime below 100%.",
     )
 
 

@@ -111,7 +111,7 @@ def _text(name: str, host: str, value: Any, most: int, *, is_decimal: bool = Tru
     if not unicodedata.is_normalized("NFKC", text):
         raise _bad(name, host, f"{text!a} contains a character that looks like another one. Type it again")
     if len(text) > most:
-        raise _bad(name, host, f"the value has {len(text)} characters; {most} are possible. Shorten it")
+        raise _bad(name, host, f"the value has {len(text)} characters; 1 to {most} are possible. Shorten it")
     return text
 
 
