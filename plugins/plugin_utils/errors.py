@@ -10,6 +10,7 @@ from __future__ import annotations
 ERROR_CODES = (
     "unreachable",
     "tls",
+    "proxy_refused",
     "timeout",
     "rate_limited",
     "server_error",
@@ -21,7 +22,6 @@ ERROR_CODES = (
     "no_plan",
     "not_allowed",
     "hardware_id_required",
-    "profile_disabled",
     "refused",
     "activation_pending",
     "bad_option",

@@ -32,10 +32,10 @@ from simulator.client import RunningSimulator
 
 # what may run between the creation of a Thing and its response in the spool
 WINDOW = {
-    "api.read",  # of the request body: its last part is sent
-    "api._send",
-    "api._require_whole",
-    "api._kept",
+    "transport.read",  # of the request body: its last part is sent
+    "transport._send",
+    "transport._require_whole",
+    "transport._kept",
     "request.keep",
     "responses.store",
     "responses._encode",

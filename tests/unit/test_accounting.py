@@ -22,7 +22,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import timestamp
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job import ensure, observe
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, transport
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, ledger, requests, responses
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, Run, unreachable
 from ansible_collections.thingstream.ztp.tests.unit.support import (
@@ -544,7 +544,7 @@ def test_an_interruption_without_a_response_leaves_the_marker(
     costly: Rig, monkeypatch: pytest.MonkeyPatch, grace: float
 ) -> None:
     """The platform may have created a Thing. A response that arrives later is written nowhere."""
-    monkeypatch.setattr(api, "GRACE_SECONDS", grace)
+    monkeypatch.setattr(transport, "GRACE_SECONDS", grace)
     is_sent = threading.Event()
     behavior = in_two_parts(encoded(device(1)), interrupt, is_sent.set, pause=1) if grace < 1 else cut_after(interrupt)
     with serving(behavior) as server:

@@ -24,24 +24,29 @@ from typing import Any, NoReturn
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, transport
+from ansible_collections.thingstream.ztp.tests.unit.https import (
+    BODY,
+    PAYLOAD,
+    Pki,
+    clear_proxies,
+    closed_port,
+    endpoint,
+    make_pki,
+    post,
+    post_fails,
+)
 from ansible_collections.thingstream.ztp.tests.unit.support import (
-    DAY,
     MQTT_PASSWORD,
     NOW,
     TOKEN,
     Behavior,
-    Pair,
     answering,
     assert_no_secret,
-    make_pair,
     serving,
 )
-from cryptography.hazmat.primitives.asymmetric import ec
-from requests.exceptions import InvalidSchema
 
 ENDPOINT = api.Endpoint("https://api.example.com/ztp")
-BODY = {"token": TOKEN, "givenName": "gw1"}
 SECRET_BODY = json.dumps({"password": MQTT_PASSWORD}).encode()
 
 Reply = api.HttpResponse | Exception
@@ -284,68 +289,6 @@ def test_a_response_that_cannot_be_kept_is_not_requested_again() -> None:
     assert script.may_have_arrived
 
 
-# ---- what the platform says when it refuses ----
-
-_TEXTS = [
-    (422, '{"errors":["token invalid token format"]}', "token_invalid"),
-    (403, "Device already registered", "already_registered"),
-    (403, '{"message": "DEVICE ALREADY REGISTERED"}', "already_registered"),
-    (403, "No plan for device device:11111111-2222-4333-8444-555555555555", "no_plan"),
-    (403, "Device hardware code not whitelisted", "not_allowed"),
-    (403, "Device hardware code is not on the allow list", "not_allowed"),
-    (403, "hardware code not allowed", "not_allowed"),
-    (403, "Device profile is disabled", "profile_disabled"),
-    (403, "Profile disabled", "profile_disabled"),
-    (400, "hardwareId is required", "hardware_id_required"),
-    (403, "Hardware code mandatory", "hardware_id_required"),
-    (422, '{"errors":["hardwareId missing"]}', "hardware_id_required"),
-    (422, '{"errors":["givenName too long"]}', "bad_option"),
-    (400, '{"errors":["tags must be an array"]}', "bad_option"),
-    (401, "", "token_invalid"),
-    (401, "Unauthorized", "token_invalid"),
-    (403, "Unknown token", "token_invalid"),
-    (404, "token not found", "token_invalid"),
-    (400, "invalid token", "token_invalid"),
-    (403, "", "refused"),
-    (403, "Forbidden", "refused"),
-    (404, "Not found", "refused"),
-    (400, "", "refused"),
-    (405, "Method not allowed", "refused"),
-    (409, "Device already registered", "refused"),
-    (418, "", "refused"),
-    (499, "", "refused"),
-    (429, "", "rate_limited"),
-    (429, "token", "rate_limited"),
-    (500, "token", "server_error"),
-    (503, "Device already registered", "server_error"),
-    (599, "", "server_error"),
-    (201, "{}", "bad_response"),
-    (204, "", "bad_response"),
-    (301, "", "bad_response"),
-    (302, "Device already registered", "bad_response"),
-    (307, "", "bad_response"),
-    (304, "", "bad_response"),
-]
-
-
-@pytest.mark.parametrize(("status", "text", "code"), _TEXTS)
-def test_each_refusal(status: int, text: str, code: str) -> None:
-    body = f"{text} {TOKEN} {MQTT_PASSWORD}".encode()
-    error = Script([response(status, body)]).fail(retries=0)
-    assert (error.code, error.status) == (code, status)
-    assert str(status) in error.message
-    if text:
-        assert text not in error.message
-
-
-@pytest.mark.parametrize("body", [b"\xff\xfe\x00", b"x" * 100_000 + b"already registered", b"\x1b[31m{{ 7*7 }}"])
-def test_a_hostile_refusal(body: bytes) -> None:
-    error = Script([response(403, body)]).fail()
-    assert error.code == "refused"
-    assert len(error.message) < 400
-    assert error.message.isprintable()
-
-
 def test_the_representation_of_a_response_hides_it() -> None:
     assert_no_secret(OK, response(200), replace(ENDPOINT, proxy=f"http://user:{MQTT_PASSWORD}@proxy"))
 
@@ -444,36 +387,9 @@ def test_the_given_name_is_one_that_the_platform_takes(name: str) -> None:
 # ---- post, against a real server ----
 
 
-@dataclass(frozen=True)
-class Pki:
-    """A CA of the tests, and the TLS contexts of servers with its certificates."""
-
-    ca_path: str
-    directory: Path
-    authority: Pair
-
-    def context(self, *names: str, **dates: Any) -> ssl.SSLContext:
-        now = NOW.now(NOW.tzinfo)
-        dates = {"not_before": now - DAY, "not_after": now + DAY, **dates}
-        key = ec.generate_private_key(ec.SECP256R1())
-        pair = make_pair(key, "server", signer=self.authority, names=names, **dates)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.write("server.pem", pair))
-        return context
-
-    def write(self, name: str, pair: Pair) -> str:
-        (self.directory / name).write_text(pair.certificate + pair.private_key)
-        return str(self.directory / name)
-
-
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    now = NOW.now(NOW.tzinfo)
-    key = ec.generate_private_key(ec.SECP256R1())
-    authority = make_pair(key, "test CA", authority=True, not_before=now - DAY, not_after=now + DAY)
-    directory = tmp_path_factory.mktemp("pki")
-    (directory / "ca.pem").write_text(authority.certificate)
-    return Pki(str(directory / "ca.pem"), directory, authority)
+    return make_pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture(scope="module")
@@ -484,52 +400,7 @@ def tls(pki: Pki) -> ssl.SSLContext:
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def endpoint(port: int, pki: Pki, **changes: Any) -> api.Endpoint:
-    given = {"url": f"https://127.0.0.1:{port}/ztp/pointperfect/credentials", "ca_path": pki.ca_path, "timeout": 3.0}
-    return api.Endpoint(**{**given, **changes})
-
-
-PAYLOAD = json.dumps(BODY).encode()
-
-
-def post(where: api.Endpoint) -> api.HttpResponse:
-    """Send one request; what is kept is the body of a 200, and nothing else."""
-    kept: list[bytes] = []
-    sending = api.Sending(kept.append)
-    response = api.post(where, PAYLOAD, sending)
-    assert kept == [response.body] * (response.status == 200)
-    assert sending.may_have_arrived
-    return response
-
-
-def post_fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
-    """The kind of the failure (``not_sent``, ``unknown``, ``error``) and its error; nothing is kept."""
-    kept: list[bytes] = []
-    sending = api.Sending(kept.append)
-    kind, error = _post_fails(where, sending)
-    assert kept == []
-    assert sending.may_have_arrived is (kind == "unknown")
-    return kind, error
-
-
-def _post_fails(where: api.Endpoint, sending: api.Sending) -> tuple[str, ProvisioningError]:
-    try:
-        api.post(where, PAYLOAD, sending)
-    except api.NotSent as problem:
-        assert_no_secret(problem)
-        return "not_sent", ProvisioningError("unreachable", str(problem))
-    except api.OutcomeUnknown as problem:
-        assert_no_secret(problem, problem.error)
-        return "unknown", problem.error
-    except ProvisioningError as problem:
-        assert_no_secret(problem)
-        return "error", problem
-    raise AssertionError("it came through")
+    clear_proxies(monkeypatch)
 
 
 def test_a_post(pki: Pki, tls: ssl.SSLContext) -> None:
@@ -596,61 +467,7 @@ def test_a_redirect_is_not_followed(pki: Pki, tls: ssl.SSLContext, status: str) 
     assert (len(server.requests), other.requests) == (1, [])
 
 
-# ---- certificates ----
-
-
-@pytest.mark.parametrize(
-    ("names", "dates", "word"),
-    [
-        (("api.example.com",), {}, "mismatch"),
-        ((), {}, "mismatch"),
-        (("127.0.0.1",), {"not_before": NOW - 1000 * DAY, "not_after": NOW - 999 * DAY}, "expired"),
-        (("127.0.0.1",), {"not_before": NOW + 4000 * DAY, "not_after": NOW + 4001 * DAY}, "not yet valid"),
-    ],
-    ids=["another name", "no name", "expired", "of tomorrow"],
-)
-def test_a_certificate_that_is_refused(pki: Pki, names: tuple[str, ...], dates: dict[str, Any], word: str) -> None:
-    with serving(answering("200 OK"), tls=pki.context(*names, **dates)) as server:
-        kind, error = post_fails(endpoint(server.port, pki))
-    assert (kind, error.code) == ("error", "tls")
-    assert word in error.message
-    assert ("clock of the controller" in error.message) == (word != "mismatch")
-    assert server.requests == []
-
-
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-def test_an_unknown_authority(pki: Pki, tls: ssl.SSLContext) -> None:
-    with serving(answering("200 OK"), tls=tls) as server:
-        kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
-        assert (kind, error.code, "ca_path" in error.message) == ("error", "tls", True)
-        assert server.requests == []
-        assert post(endpoint(server.port, pki, ca_path=None, validate_certs=False)).status == 200
-        kind, error = post_fails(endpoint(server.port, pki, ca_path=None))
-        assert (kind, error.code) == ("error", "tls"), "not validating once must not be remembered"
-
-
-def test_the_variables_of_requests_do_not_weaken_it(
-    pki: Pki, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The bundle is chosen at import; a session must not read another one for one connection."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", pki.ca_path)
-    with serving(answering("200 OK"), tls=tls) as server:
-        assert post_fails(endpoint(server.port, pki, ca_path=None))[1].code == "tls"
-
-
-@pytest.mark.parametrize("ca_path", ["/no/such/ca", "/", __file__])
-def test_ca_files_that_cannot_be_used(pki: Pki, ca_path: str) -> None:
-    kind, error = post_fails(endpoint(1, pki, ca_path=ca_path))
-    assert (kind, error.code, "ca_path" in error.message) == ("error", "bad_option", True)
-
-
 # ---- connections that fail ----
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def reset(connection: socket.socket, request: bytes = b"") -> None:
@@ -877,11 +694,11 @@ def test_a_response_that_arrives_after_an_interruption_is_kept(pki: Pki, tls: ss
 
 def test_the_end_of_a_body_can_be_read_after_the_interruption() -> None:
     """The platform may respond before the HTTP library has seen that nothing is left to send."""
-    body = api._Payload(PAYLOAD)
+    body = transport._Payload(PAYLOAD)
     assert body.read(65536) == PAYLOAD
     assert body.withhold()
     assert body.read(65536) == b""
-    body = api._Payload(PAYLOAD)
+    body = transport._Payload(PAYLOAD)
     assert not body.withhold()
     with pytest.raises(TimeoutError):
         body.read(65536)
@@ -924,7 +741,7 @@ def test_a_second_interruption_does_not_wait(pki: Pki, tls: ssl.SSLContext) -> N
 def test_an_interruption_without_a_response_ends_after_a_grace_period(
     pki: Pki, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "GRACE_SECONDS", 0.3)
     run = Interrupted()
     with serving(in_two_parts(interrupt, pause=2), tls=tls) as server:
         run.post(endpoint(server.port, pki))
@@ -1047,137 +864,6 @@ def test_a_request_from_another_thread(pki: Pki, tls: ssl.SSLContext) -> None:
     """Only the main thread may set signal handlers."""
     with serving(answering("200 OK", SECRET_BODY), tls=tls) as server, ThreadPoolExecutor(1) as threads:
         assert threads.submit(post, endpoint(server.port, pki)).result().body == SECRET_BODY
-
-
-# ---- proxies ----
-
-
-def bridge(connection: socket.socket, target: socket.socket, seconds: float) -> None:
-    """Passes on what comes from either side, until one of them ends or the time is over."""
-    for side in (connection, target):
-        side.settimeout(0.02)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for source, sink in ((connection, target), (target, connection)):
-            with suppress(TimeoutError):
-                data = source.recv(65536)
-                if not data:
-                    return
-                sink.sendall(data)
-
-
-@pytest.fixture
-def tunnel() -> Iterator[Callable[[], Any]]:
-    """A proxy that tunnels one connection after the other to the host that it names."""
-
-    def behave(connection: socket.socket, request: bytes) -> None:
-        host, port = request.split(b" ")[1].decode().rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=3) as target:
-            connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-            bridge(connection, target, 3)
-
-    with serving(behave) as proxy:
-        yield lambda: proxy
-
-
-def test_a_proxy_tunnels_and_sees_nothing(pki: Pki, tls: ssl.SSLContext, tunnel: Any) -> None:
-    proxy = tunnel()
-    with serving(answering("200 OK", SECRET_BODY), tls=tls) as server:
-        where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}")
-        assert post(where).body == SECRET_BODY
-    assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{server.port} ".encode())
-    assert TOKEN.encode() not in b"".join(proxy.requests)
-
-
-@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
-def test_the_usual_variables_name_a_proxy(
-    pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    proxy = tunnel()
-    monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-    with serving(answering("200 OK"), tls=tls) as server:
-        post(endpoint(server.port, pki))
-        assert len(proxy.requests) == 1
-        post(endpoint(server.port, pki, proxy=""))
-        assert len(proxy.requests) == 1, 'proxy="" uses none'
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        post(endpoint(server.port, pki))
-        assert len(proxy.requests) == 1, "no_proxy is respected"
-
-
-def test_the_proxy_of_the_endpoint_wins(
-    pki: Pki, tls: ssl.SSLContext, tunnel: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proxy = tunnel()
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port()}")
-    with serving(answering("200 OK"), tls=tls) as server:
-        post(endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}"))
-    assert len(proxy.requests) == 1
-
-
-def test_the_certificate_is_checked_through_a_proxy_too(pki: Pki, tunnel: Any) -> None:
-    proxy = tunnel()
-    with serving(answering("200 OK"), tls=pki.context("api.example.com")) as server:
-        where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{proxy.port}")
-        assert post_fails(where)[1].code == "tls"
-    assert server.requests == []
-
-
-@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
-def test_a_proxy_that_refuses(pki: Pki, status: str) -> None:
-    with serving(answering(status)) as proxy:
-        where = endpoint(
-            closed_port(), pki, proxy=f"http://user:{MQTT_PASSWORD.replace('/', '_')}@127.0.0.1:{proxy.port}"
-        )
-        kind, error = post_fails(where)
-    assert (kind, "proxy" in error.message) == ("not_sent", True)
-    assert "PASSWORD" not in error.message
-
-
-def test_a_proxy_that_drips(pki: Pki, tls: ssl.SSLContext) -> None:
-    """Once the time is over, nothing is sent any more, though the tunnel comes about in the end."""
-
-    def hesitate(connection: socket.socket, request: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        for _second in range(20):
-            connection.sendall(b"x")
-            time.sleep(0.05)
-        target = socket.create_connection(("127.0.0.1", server.port), timeout=3)
-        connection.sendall(b"\r\n\r\n")
-        with target:
-            bridge(connection, target, 1)
-
-    with serving(answering("200 OK"), tls=tls) as server, serving(hesitate) as slow:
-        where = endpoint(server.port, pki, proxy=f"http://127.0.0.1:{slow.port}", timeout=0.2)
-        kind, _error = post_fails(where)
-        assert len(slow.requests) == 1
-        time.sleep(1.5)  # the tunnel is there meanwhile
-    assert kind == "not_sent"
-    assert TOKEN.encode() not in b"".join(server.requests)
-
-
-def test_a_proxy_that_is_not_there(pki: Pki) -> None:
-    kind, error = post_fails(endpoint(1, pki, proxy=f"http://127.0.0.1:{closed_port()}"))
-    assert (kind, "proxy" in error.message) == ("not_sent", True)
-
-
-@pytest.mark.parametrize(
-    "proxy",
-    ["http://", "http://:3128", "http://[::1", "http://host:port", "nonsense://x:1", "::"],
-)
-def test_a_proxy_that_cannot_be_used(pki: Pki, proxy: str) -> None:
-    """Nothing was sent, and another try would not change it."""
-    kind, error = post_fails(endpoint(1, pki, proxy=proxy))
-    assert (kind, error.code, "proxy" in error.message) == ("error", "bad_option", True)
-
-
-def test_a_socks_proxy_without_the_library_for_it(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_arguments: Any, **_options: Any) -> None:
-        raise InvalidSchema("Missing dependencies for SOCKS support.")  # what requests does without PySocks
-
-    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", missing)
-    kind, error = post_fails(endpoint(1, pki, proxy="socks5://127.0.0.1:1"))
-    assert (kind, error.code, "proxy" in error.message) == ("error", "bad_option", True)
 
 
 @pytest.mark.parametrize("url", ["https://", "https://[::1", "https://host:port/", "https://\x00/"])

@@ -28,7 +28,7 @@ from ..bundle.dates import optional_timestamp
 from ..errors import GatewayUnreachable, ProvisioningError
 from ..job.desired import Runtime, Target
 from ..job.outcome import Outcome
-from ..platform import api
+from ..platform import api, trust
 from ..platform.credentials import JMESPATH_MISSING
 from ..platform.key_pair import CRYPTOGRAPHY_MISSING
 from ..spool.directory import Cipher
@@ -41,7 +41,7 @@ _MAX_STANDARD_ERROR = 4096  # characters; the reason of a failure is at the end
 _LIBRARIES = (
     ("cryptography", CRYPTOGRAPHY_MISSING),
     ("jmespath", JMESPATH_MISSING),
-    ("requests", api.REQUESTS_MISSING),
+    ("requests", trust.REQUESTS_MISSING),
 )
 
 

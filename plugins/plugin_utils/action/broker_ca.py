@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..bundle import render as bundle
 from ..errors import ProvisioningError
-from ..platform import api
+from ..platform import trust
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def read(path: str | None) -> str:
     :raises ProvisioningError: ``bad_option``.
     """
     # whom to trust as the API, behind a proxy that opens TLS for example, says nothing about the broker
-    source = path or api.LIBRARY_CA_BUNDLE
+    source = path or trust.LIBRARY_CA_BUNDLE
     try:
         text = Path(source).read_text(encoding="utf-8")
     except (OSError, ValueError):

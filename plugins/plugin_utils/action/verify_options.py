@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProvisioningError
-from ..platform import api
+from ..platform import trust
 from ..platform.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def verifier(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credenti
             timeout=arguments["timeout"],
             position=(position[0], position[1]) if position else None,
             broker_ca=broker_ca,
-            caster_ca_path=arguments["caster_ca_path"] or api.CA_BUNDLE,
+            caster_ca_path=arguments["caster_ca_path"] or trust.DEFAULT_CA_BUNDLE.path,
         )
         return verification.verify(credentials, settings)
 

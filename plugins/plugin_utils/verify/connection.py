@@ -89,15 +89,16 @@ class Connection:
         self._connection.close()
 
 
-def tls_context(origin: str, cafile: str | None = None, cadata: str | None = None) -> ssl.SSLContext:
+def tls_context(origin: str, certificates: str) -> ssl.SSLContext:
     """Return a TLS context that trusts these CA certificates and no others.
 
     :param origin: what the error calls the certificates.
+    :param certificates: in PEM.
     :raises ProvisioningError: ``bad_option`` if the certificates cannot be loaded.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cafile=cafile, cadata=cadata)
+        context.load_verify_locations(cadata=certificates)
     except (OSError, ValueError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else "it contains no certificate"
         raise ProvisioningError("bad_option", f"Cannot use {origin} on the controller: {reason}.") from None

@@ -52,7 +52,7 @@ def verify(server: Server, credentials: Credentials, broker_ca: str) -> None:
             f"To verify credentials at the {server}, the controller needs the Python library paho-mqtt, version 2 or "
             "newer.",
         )
-    context = tls_context("broker_ca_path", cadata=broker_ca) if server.tls else None
+    context = tls_context("broker_ca_path", broker_ca) if server.tls else None
     has_pair = False
     if context is not None and credentials.certificate is not None and credentials.private_key is not None:
         _load_pair(context, credentials.certificate, credentials.private_key)

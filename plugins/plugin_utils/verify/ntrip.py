@@ -18,8 +18,9 @@ from operator import xor
 from urllib.parse import quote
 
 from ..errors import ProvisioningError
+from ..platform import trust
 from ..platform.credentials import Credentials
-from .connection import Connection, Server, connection_problem, open_connection, tls_context
+from .connection import Connection, Server, connection_problem, open_connection
 
 _HEAD = re.compile(
     rb"HTTP/1\.[0-9] 200\b[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n"  # version 2, with headers
@@ -39,11 +40,11 @@ def verify(server: Server, credentials: Credentials, position: tuple[float, floa
     """Log in at a caster and, with a position, wait for corrections.
 
     :param position: latitude and longitude in degrees.
-    :param caster_ca_path: a file of PEM certificates of CAs; one must have signed the certificate of a caster with TLS.
+    :param caster_ca_path: CA certificates, a file or a directory; one must have signed the certificate of a caster.
     :returns: whether corrections arrived.
     :raises ProvisioningError: if the caster does not accept the login, or if that remains unknown.
     """
-    context = tls_context("the CA bundle for NTRIP casters", cafile=caster_ca_path) if server.tls else None
+    context = trust.load(trust.named("caster_ca_path", caster_ca_path)) if server.tls else None
     sentence = gga(*position, datetime.now(timezone.utc)) if position is not None else ""
     with closing(Connection(open_connection(server, context), server)) as connection:
         try:
