@@ -72,12 +72,15 @@ CASES = {
     "unreachable-proxy": Case(
         "unreachable", "proxy", 0, options={"proxy": "http://{proxy_login}@127.0.0.1:1", "retries": 0}
     ),
+    # the simulator speaks TLS and tunnels nothing
+    "refusing-proxy": Case("proxy_refused", "does not allow connections", 0, options={"proxy": "{simulator_url}"}),
+    "proxy-without-version": Case("bad_option", "names no version", 0, options={"proxy": "socks://127.0.0.1:1080/"}),
     "untrusted-api": Case("tls", "ca_path", 0, options={"ca_path": "{other_ca}"}),
     "wrong-host-name": Case("tls", "host name", 0, options={"api_url": "{url_by_name}"}),
     # refused by the platform
-    "unknown-token": Case("token_invalid", "device profile", 1, options={"token": "{unknown_token}"}),
+    "unknown-token": Case("refused", "device profile", 1, options={"token": "{unknown_token}"}),
     "hardware-id-mandatory": Case(
-        "hardware_id_required",
+        "refused",
         "hardware_id",
         1,
         options={"hardware_id": "", "anonymous": True},
@@ -92,7 +95,7 @@ CASES = {
         profile={"already_exists": "error"},
     ),
     "no-plan": Case("no_plan", "activate", 1, profile={"plan": "none"}),
-    "disabled": Case("profile_disabled", "enable", 1, profile={"status": "disabled"}),
+    "disabled": Case("refused", "status", 1, profile={"status": "disabled"}),
     "never-activated": Case(
         "activation_pending", "Auto Activate", 1, options={"activation_timeout": 0}, profile={"auto_activate": False}
     ),
@@ -160,6 +163,7 @@ def host_variables(
         "other_ca": DEFAULT_CA_BUNDLE_PATH,
         # the certificate of the simulator is for localhost and 127.0.0.1
         "url_by_name": simulator.url.replace("127.0.0.1", "127.1"),
+        "simulator_url": simulator.url,
         "proxy_login": "somebody:something",
         "unknown_token": str(uuid.uuid4()),
         **more,

@@ -250,6 +250,7 @@ def test_what_a_command_finds(host: Host, tmp_path: Path, command: str) -> None:
     seen = tmp_path / "seen"
     seen.mkdir()
     look = f"cd '{seen}'; cat /proc/self/status >status; cat >input; ls /proc/self/fd >files; umask >umask"
+    host = replace(host, environment={**host.environment, "THINGSTREAM_ZTP_TOKEN": "PLANTED-TOKEN"})
     options: dict[str, Any] = {"reload_command": f"pwd >'{seen}/directory'; env >'{seen}/environment'\n{look}"}
     if command == "install":
         host.install("c", **options)
@@ -257,6 +258,7 @@ def test_what_a_command_finds(host: Host, tmp_path: Path, command: str) -> None:
         host.roll_back("000001", **options)
     found = {entry.name: entry.read_text() for entry in seen.iterdir()}
     assert "request_" not in found["environment"]
+    assert "PLANTED-TOKEN" not in found["environment"]
     assert (found["input"], found["directory"], found["umask"].strip()) == ("", "/\n", "0022")
     assert set(found["files"].split()) <= {"0", "1", "2", "3"}  # ls has the directory itself open
     (ignored,) = (int(line.split()[1], 16) for line in found["status"].splitlines() if line.startswith("SigIgn:"))

@@ -32,6 +32,7 @@ from ..platform import api, trust
 from ..platform.credentials import JMESPATH_MISSING
 from ..platform.key_pair import CRYPTOGRAPHY_MISSING
 from ..spool.directory import Cipher
+from .environment import without_secrets
 from .values import in_clear, typed
 from .variables import OPTIONS, check_variables, group_defaults
 
@@ -66,6 +67,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
     TRANSFERS_FILES = False  # no temporary directory on the gateway
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {}
     VALIDATOR = ArgumentSpecValidator({})
+    _token: str | None = None
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Does the job with validated arguments and returns the result, ``changed`` in it."""
@@ -78,7 +80,9 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
             if problem is not None:
                 return {**result, "failed": True, "msg": missing_required_lib(library)}
         try:
-            result.update(self.perform(self._validated(task_vars or {}), task_vars or {}))
+            arguments = self._validated(task_vars or {})
+            self._token = arguments.get("token")
+            result.update(self.perform(arguments, task_vars or {}))
         except ProvisioningError as error:
             result.update(failed=True, changed=False, msg=error.message, error_code=error.code, status=error.status)
         except GatewayUnreachable as error:
@@ -108,9 +112,10 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         try:
             # Without the name of the shell Ansible appends a `sleep`, against a race of terminals. There is none here,
             # and the gateway layer notices output that was cut.
-            answer = self._low_level_execute_command(
-                command, in_data=standard_input, executable=self._play_context.executable
-            )
+            with without_secrets(self._token):
+                answer = self._low_level_execute_command(
+                    command, in_data=standard_input, executable=self._play_context.executable
+                )
         except AnsibleConnectionFailure as error:
             raise GatewayUnreachable(str(error)) from None
         finally:

@@ -23,6 +23,7 @@ LC_ALL=C
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 unset IFS TIME_STYLE QUOTING_STYLE BLOCK_SIZE BLOCKSIZE POSIXLY_CORRECT CDPATH # what changes the output of programs
+unset THINGSTREAM_ZTP_TOKEN # a local connection inherits the environment of the controller
 trap '' HUP PIPE # a broken connection does not stop a change halfway
 
 # Runs one function and frames its output. The last line of each script calls it, so a script that was cut does nothing.
