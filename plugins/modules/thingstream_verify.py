@@ -76,8 +76,10 @@ options:
     elements: float
   caster_ca_path:
     description:
-      - A file on the controller with certificates of CAs, one of which signed the certificate of the NTRIP caster.
-      - If not set, the CA bundle of the Python library requests.
+      - The CA certificates on the controller that verify the NTRIP caster - a file of PEM certificates, or a directory
+        that C(openssl rehash) has prepared.
+      - If not set, what E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle of the Python library
+        requests.
     type: path
   variables_prefix:
     description:

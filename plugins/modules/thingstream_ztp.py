@@ -137,14 +137,18 @@ options:
     default: true
   ca_path:
     description:
-      - A file on the controller with the CA certificates that verify the API.
-      - If not set, the file that E(THINGSTREAM_CA_PATH), E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the
-        CA bundle of the Python library requests.
+      - The CA certificates on the controller that verify the API, and a proxy that begins with V(https://) - a file of
+        PEM certificates, or a directory that C(openssl rehash) has prepared.
+      - If not set, what E(THINGSTREAM_CA_PATH), E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle
+        of the Python library requests.
     type: path
   proxy:
     description:
-      - The URL of a proxy between the controller and the API. An empty string means no proxy.
-      - If not set, the usual environment variables E(HTTPS_PROXY) and E(NO_PROXY) apply.
+      - The URL of a proxy between the controller and the API, such as V(http://proxy.example.com:3128). An empty string
+        means no proxy. The scheme is that of the connection to the proxy - V(http://), V(https://), or with the Python
+        library PySocks V(socks5h://), V(socks5://), V(socks4a://) or V(socks4://).
+      - If not set, the usual environment variables E(HTTPS_PROXY), E(ALL_PROXY) and E(NO_PROXY) apply.
+      - With an O(api_url) that begins with V(http://) no proxy is used, because it could read the token.
     type: str
   timeout:
     description:
@@ -213,8 +217,10 @@ options:
         elements: float
       caster_ca_path:
         description:
-          - A file on the controller with the CA certificates that verify the NTRIP caster.
-          - If not set, the CA bundle of the Python library requests.
+          - The CA certificates on the controller that verify the NTRIP caster - a file of PEM certificates, or a
+            directory that C(openssl rehash) has prepared.
+          - If not set, what E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle of the Python
+            library requests.
         type: path
 notes:
   - The validity of a certificate is compared with the clock of the controller.
