@@ -51,11 +51,18 @@ class Gateway:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def interface(self, name: str, address: str, kind: str = "0", *, physical: bool = True) -> None:
+    def interface(
+        self, name: str, address: str, kind: str = "0", *, device: str | None = "platform/eth", wlan: bool = False
+    ) -> None:
+        """Add a network interface; one without a device is virtual."""
         self.file(f"sys/class/net/{name}/address", f"{address}\n")
         self.file(f"sys/class/net/{name}/addr_assign_type", f"{kind}\n")
-        if physical:
-            (self.root / f"sys/class/net/{name}/device").symlink_to(self.root)
+        if device:
+            place = self.root / "sys/devices" / device
+            place.mkdir(parents=True, exist_ok=True)
+            (self.root / f"sys/class/net/{name}/device").symlink_to(place)
+        if wlan:
+            (self.root / f"sys/class/net/{name}/phy80211").mkdir()
 
     def program(self, text: str) -> None:
         """What ``mmcli`` does here."""
@@ -158,7 +165,7 @@ def test_who_may_not_read_is_told_so(gateway: Gateway, public_path: Path, root: 
 
 
 def test_permanent_addresses_of_physical_interfaces(gateway: Gateway) -> None:
-    gateway.interface("br0", "b8:27:eb:00:00:01", physical=False)
+    gateway.interface("br0", "b8:27:eb:00:00:01", device=None)
     gateway.interface("eth0", "b8:27:eb:00:00:04")
     gateway.interface("eth1", "b8:27:eb:00:00:03")
     gateway.interface("eth2", "b8:27:eb:00:00:02", kind="3")  # set by somebody
@@ -171,7 +178,83 @@ def test_permanent_addresses_of_physical_interfaces(gateway: Gateway) -> None:
     ]
 
 
+USB = "pci0000:00/usb1/1-1/1-1:1.0"
+
+
+def test_what_is_built_in_comes_first_then_ethernet_then_the_lowest(gateway: Gateway) -> None:
+    gateway.interface("eth1", "00:1b:21:00:00:01", device=USB)
+    gateway.interface("wlan1", "00:1b:21:00:00:02", device=USB, wlan=True)
+    gateway.interface("wlan0", "dc:a6:32:11:22:33", device="platform/sdio", wlan=True)
+    gateway.interface("eth0", "dc:a6:32:11:22:34")
+    gateway.interface("enp3s0", "dc:a6:32:11:22:35", device="pci0000:00/0000:00:1c.0")
+    assert [value for _source, value, _refused in gateway.ask("mac")] == [
+        "dc:a6:32:11:22:34",
+        "dc:a6:32:11:22:35",
+        "dc:a6:32:11:22:33",
+        "00:1b:21:00:00:01",
+        "00:1b:21:00:00:02",
+    ]
+
+
+def test_a_modem_whose_address_all_of_its_model_have(gateway: Gateway) -> None:
+    gateway.interface("eth0", "0c:5b:8f:27:9a:64", device=USB)
+    gateway.interface("docker0", "02:42:ac:11:00:02", "3", device=None)
+    gateway.interface("eth0.7", "dc:a6:32:11:22:34", device=None)  # a VLAN
+    assert gateway.ask("mac") == [("mac", "0c:5b:8f:27:9a:64", "many devices have it")]
+
+
+@pytest.mark.parametrize("kind", ["1", "2", "3", "", "4"])
+def test_an_address_that_is_not_permanent_is_none(gateway: Gateway, kind: str) -> None:
+    """Random, taken over from another interface, set."""
+    gateway.interface("eth0", "dc:a6:32:11:22:34", kind)
+    assert gateway.ask("mac") == [("mac", None, "there is none")]
+
+
+@pytest.mark.parametrize(("number", "counts"), [("1", True), ("803", False), ("32", False)])
+def test_an_interface_that_is_no_ethernet(gateway: Gateway, number: str, counts: bool) -> None:
+    """As a WLAN interface that monitors, or InfiniBand."""
+    gateway.interface("mon0", "dc:a6:32:11:22:34")
+    gateway.file("sys/class/net/mon0/type", f"{number}\n")
+    assert (gateway.ask("mac")[0][1] is not None) is counts
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r", "\0", "\0\n", "\n\n", " \n", ""])
+def test_the_ending_of_a_file_is_no_part_of_a_value(gateway: Gateway, ending: str) -> None:
+    for name in (f"{DMI}/product_serial", f"{TREE}/serial-number"):
+        gateway.file(name, f"PF0ABCDE{ending}")
+    gateway.file("etc/machine-id", f"{MACHINE_ID}{ending}")
+    values = {value for _source, value, _refused in gateway.ask("dmi_serial", "device_tree_serial", "machine_id")}
+    assert values == {"PF0ABCDE", "5b198058dcb244bb912ebd8537069f79"}
+
+
 # ---- ModemManager ----
+
+
+DENIED = "GDBus.Error:org.freedesktop.DBus.Error.AccessDenied: Sender is not authorized to send message"
+
+
+@pytest.mark.parametrize("case", ["-L", "-m"])
+@pytest.mark.parametrize(
+    ("complaint", "says"),
+    [
+        ("error: Unknown option -K", "older than 1.10"),
+        (f"error: couldn't get modem: '{DENIED}'", "use become"),
+        ("error: couldn't create manager: Permission denied", "use become"),
+        ("error: couldn't find the ModemManager process in the bus", "start it"),
+        ("error: couldn't get bus: Could not connect: No such file or directory", "start it"),
+        ("error: couldn't find modem", "disappeared"),
+        ("error: $(id) `id` * \\n %s", "run mmcli -L"),
+    ],
+)
+def test_an_old_modem_manager_is_told_from_missing_rights(
+    gateway: Gateway, tmp_path: Path, complaint: str, says: str, case: str
+) -> None:
+    (tmp_path / "complaint").write_text(complaint + "\n")
+    gateway.program(f"#!/bin/sh\ncase $1 in {case}) cat '{tmp_path}/complaint' >&2; exit 1 ;; esac\necho '{MODEM}/0'\n")
+    ((_source, value, refused),) = gateway.ask("modem_imei")
+    assert value is None
+    assert says in (refused or "")
+    assert "GDBus" not in gateway.host.outputs[-1]
 
 
 def test_the_lowest_imei_of_several_modems(gateway: Gateway) -> None:
@@ -179,7 +262,7 @@ def test_the_lowest_imei_of_several_modems(gateway: Gateway) -> None:
     assert gateway.ask("modem_imei") == [
         ("modem_imei", OTHER_IMEI, None),
         ("modem_imei", IMEI, None),
-        ("modem_imei", "--", "it is no IMEI"),
+        ("modem_imei", "--", "it is no IMEI: ModemManager does not know it yet"),
     ]
     assert gateway.calls == ["-L", "-m 0 -K", "-m 12 -K"]
     assert "+49170" not in gateway.host.outputs[-1], "nothing but what identifies the modem is told"
@@ -194,7 +277,7 @@ def test_a_modem_that_vanishes_meanwhile(gateway: Gateway) -> None:
     gateway.modems(3, 0)
     assert gateway.ask("modem_imei") == [
         ("modem_imei", IMEI, None),
-        ("modem_imei", None, "ModemManager (mmcli) reports an error: use become, and check that it runs"),
+        ("modem_imei", None, "ModemManager (mmcli) reports an error: run mmcli -L on the gateway to see it"),
     ]
 
 
@@ -274,7 +357,7 @@ def test_no_program_is_started_without_a_modem_to_ask(gateway: Gateway, tmp_path
     assert output.splitlines() == [
         "begin 1",
         "queried mac",
-        "mac b8:27:eb:01:02:03",
+        "mac ethernet b8:27:eb:01:02:03",
         "queried machine_id",
         f"machine_id {MACHINE_ID}",
         "queried modem_imei",

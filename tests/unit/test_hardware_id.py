@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import hardware_id, plausibility
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.hardware_id import Candidate
 
 IMEI = "356938035643809"
@@ -59,10 +59,18 @@ def test_plausible_values(source: str, value: str, expected: str | None) -> None
         ("356938035643808", "check digit"),
         ("356938035634809", "check digit"),  # two digits exchanged
         ("35693803564380", "15 digits, not 14"),
-        ("3569380356438099", "15 digits, not 16"),
+        ("3569380356438099", "15 digits, not 16; an IMEISV changes"),
         ("000000000000000", "placeholder"),
-        ("A1000043B2C3D4", "no IMEI"),  # the MEID of a CDMA modem
-        ("--", "no IMEI"),
+        ("111111111111119", "placeholder"),
+        ("012345678901237", "placeholder"),
+        ("123456789012347", "placeholder"),
+        ("987654321098769", "placeholder"),
+        ("000000001234564", "placeholder"),
+        ("004999010640000", "many devices have it"),  # of emulators, and of modems without calibration data
+        ("490154203237518", "many devices have it"),  # the example of every text about IMEIs
+        ("A1000043B2C3D4", "MEID"),  # of a CDMA modem
+        ("a1000043b2c3d4", "MEID"),
+        ("--", "does not know it yet"),
         ("35-693803-564380-9", "no IMEI"),
         ("٣٥٦٩٣٨٠٣٥٦٤٣٨٠٩", "printable ASCII"),
         ("", "empty"),
@@ -77,7 +85,7 @@ def test_every_wrong_digit_is_noticed(place: int) -> None:
     right = int(IMEI[place])
     for digit in range(10):
         text = f"{IMEI[:place]}{digit}{IMEI[place + 1 :]}"
-        assert hardware_id.luhn_is_valid(text) == (digit == right)
+        assert plausibility.luhn_is_valid(text) == (digit == right)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +114,147 @@ def test_every_wrong_digit_is_noticed(place: int) -> None:
         "........",
         "---",
         "uninitialized",
+        # refused by fleet inventories
+        "MB-1234567890",
+        "SYS-1234567890",
+        "SYS-9876543210",
+        "SN-12345",
+        "SN-1234567890",
+        "Serial Number xxxxxx",
+        "(null string)",
+        "EVAL",
+        "IATPASS",
+        "Tulip Computers",
+        "Unknow",
+        "NNNNNNN",
+        "123456789000",
+        "1111111",
+        "0123456789ABCDEF",
+        "Type2 - Board Serial Number",
+        "Base Board Serial Number",
+        "OEM_Serial",
+        "Fill By OEM",
+        "O.E.M.",
+        "No Asset Tag",
+        "<OUT OF SPEC>",
+        "<BAD INDEX>",
+        "03000200-0400-0500-0006-000700080009",
+        # counting and repeated
+        "BSN12345678901234567",
+        "SSN12345678901234567",
+        "Asset-1234567890",
+        "87654321",
+        "9012345678",
+        "1234",
+        "1212121212",
+        "abcabcabc",
+        "DEADDEADDEAD",
+        # what YAML and INI readers, or Ansible itself, would take for a boolean
+        "NO",
+        "TRUE",
+        "false",
+        "Off",
+        "null",
     ],
 )
 @pytest.mark.parametrize("source", ["dmi_serial", "device_tree_serial"])
 def test_placeholders(source: str, value: str) -> None:
     assert refusal(source, value) == "it is a placeholder"
+
+
+@pytest.mark.parametrize("value", ["-64", "75", "A1B", "1-2-3", "Z9"])
+@pytest.mark.parametrize("source", ["dmi_serial", "device_tree_serial"])
+def test_a_serial_number_that_is_too_short(source: str, value: str) -> None:
+    assert "too short" in refusal(source, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1235",
+        "4CE0460D0G",
+        "SN12346",
+        "PC-12341234",
+        "10000000a1b2c3d4",
+        "C02XL0GTJGH5",
+        "/7BXXX2/CN1296345600A1/",
+        "NONE-1",
+        "TEST0042",
+        "2000000000",
+    ],
+)
+def test_serial_numbers_that_only_look_like_placeholders(value: str) -> None:
+    assert judge("dmi_serial", value) == Candidate("dmi_serial", value)
+
+
+@pytest.mark.parametrize("ending", ["\r", "\r\n", " \r", "\t"])
+@pytest.mark.parametrize("source", ["dmi_serial", "device_tree_serial"])
+def test_line_endings_are_no_part_of_a_value(source: str, ending: str) -> None:
+    assert judge(source, f"PF0ABCDE{ending}") == Candidate(source, "PF0ABCDE")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0c:5b:8f:27:9a:64",
+        "0C:5B:8F:27:9A:64",
+        "58:2c:80:13:92:63",
+        "00:1e:10:1f:00:00",
+        "00:1e:10:1f:00:01",
+        "00:a0:c6:00:00:00",
+        "00:e0:4c:87:00:00",
+        "88:88:88:88:87:88",
+        "88:88:88:88:88:88",
+        "00:11:22:33:44:55",
+        "b8:27:eb:ff:ff:ff",
+        "44:45:53:54:61:6f",
+        "20:41:53:59:4e:ff",
+        "00:00:5e:00:01:0a",
+        "00:00:00:00:00:01",
+        "00:08:a1:46:06:35",
+    ],
+)
+def test_addresses_that_many_devices_have(value: str) -> None:
+    assert refusal("mac", value) == "many devices have it"
+
+
+def test_built_in_interfaces_come_before_usb_and_ethernet_before_wireless() -> None:
+    lines = [
+        "mac usb_wireless 00:1b:21:00:00:01",
+        "mac usb_ethernet 00:1b:21:00:00:02",
+        "mac wireless 00:1b:21:00:00:03",
+        "mac ethernet 00:1b:21:00:00:05",
+        "mac ethernet 00:1b:21:00:00:04",
+        "mac usb_ethernet 00:1b:21:00:00:05",  # one address, several interfaces
+        "mac token_ring 00:1b:21:00:00:06",
+        "mac ethernet 0c:5b:8f:27:9a:64",
+    ]
+    found = hardware_id.candidates(["mac"], lines)
+    assert [candidate.value for candidate in found if not candidate.refused] == [
+        f"00:1b:21:00:00:0{digit}" for digit in (4, 5, 3, 2, 1)
+    ]
+    refused = {candidate.value: candidate.refused for candidate in found if candidate.refused}
+    assert refused == {
+        "token_ring 00:1b:21:00:00:06": "it is no MAC address",
+        "0c:5b:8f:27:9a:64": "many devices have it",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("too_old", "update it"),
+        ("denied", "use become"),
+        ("not_running", "start it"),
+        ("vanished", "run again"),
+        ("failed", "mmcli -L"),
+    ],
+)
+def test_what_is_wrong_with_modem_manager(reason: str, remedy: str) -> None:
+    (found,) = hardware_id.candidates(["modem_imei"], [f"none modem_imei {reason}"])
+    assert found.value is None
+    assert remedy in (found.refused or "")
+    assert ("become" in (found.refused or "")) == (reason == "denied")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +279,7 @@ def test_what_is_no_mac_address(value: str, reason: str) -> None:
 
 def test_a_machine_id_becomes_what_systemd_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example is a test of systemd's own."""
-    monkeypatch.setattr(hardware_id, "APPLICATION_ID", "f03daaeb1c334b43a732172944bf772e")
+    monkeypatch.setattr(plausibility, "APPLICATION_ID", "f03daaeb1c334b43a732172944bf772e")
     assert judge("machine_id", MACHINE_ID).value == "1dee5954e75c4d6fb96cc6c04ca18a86"
 
 
@@ -174,8 +318,8 @@ def test_the_first_source_with_a_plausible_value_wins() -> None:
 
 def test_of_several_serials_the_first_and_of_several_modems_or_interfaces_the_lowest() -> None:
     lines = [
-        "dmi_serial Z9",
-        "dmi_serial A1",
+        "dmi_serial Z9-100",
+        "dmi_serial A1-100",
         "mac b8:27:eb:00:00:02",
         "mac B8:27:EB:00:00:01",
         "mac 02:00:00:00:00:00",
@@ -185,7 +329,7 @@ def test_of_several_serials_the_first_and_of_several_modems_or_interfaces_the_lo
         source: hardware_id.choose(hardware_id.candidates([source], lines)).value
         for source in ("dmi_serial", "mac", "modem_imei")
     }
-    assert chosen == {"dmi_serial": "Z9", "mac": "b8:27:eb:00:00:01", "modem_imei": LOWER_IMEI}
+    assert chosen == {"dmi_serial": "Z9-100", "mac": "b8:27:eb:00:00:01", "modem_imei": LOWER_IMEI}
     assert len(hardware_id.candidates(["modem_imei"], lines)) == 2, "both keys of one modem count once"
 
 

@@ -13,13 +13,13 @@
 #   request_seconds  how long each call of mmcli may take
 #   request_root     empty, or the directory in which tests keep the files of a gateway
 #
-# Globals: `line` is what read_line has read, `modems` and `properties` what mmcli has printed, `modem_problem` why it
-# printed nothing. Every other variable belongs to one function.
+# Globals: `line` is what read_line has read, `modems` and `properties` what mmcli has printed, `modem_problem` why that
+# is of no use. Every other variable belongs to one function.
 #
 # Prints for each source:
 #   queried SOURCE      what follows is about this source
-#   SOURCE VALUE        one value, as it was found
-#   none SOURCE REASON  no value, because: unreadable, no_program, failed, timeout
+#   SOURCE VALUE        one value, as it was found; of mac, the kind of the interface and its address
+#   none SOURCE REASON  no value, because: unreadable, no_program, not_running, denied, too_old, vanished, failed, timeout
 
 identify() {
     for wanted in $request_sources; do
@@ -40,21 +40,32 @@ read_device_tree_serial() {
 
 read_machine_id() { print_first_lines machine_id "$request_root/etc/machine-id"; }
 
-# The permanent addresses of interfaces of real devices; 0 is NET_ADDR_PERM.
+# The permanent addresses of Ethernet and WLAN interfaces of real devices; 0 is NET_ADDR_PERM, 1 is ARPHRD_ETHER. A
+# bridge, bond, VLAN or container has no device, and an address that was set, drawn at random or taken over is not 0.
 read_mac() {
     for interface in "$request_root"/sys/class/net/*; do
         if [ -e "$interface/device" ] && read_line "$interface/addr_assign_type" && [ "$line" = 0 ] &&
-            read_line "$interface/address"; then
-            say "mac $line"
+            { ! read_line "$interface/type" || [ "$line" = 1 ]; } && read_line "$interface/address"; then
+            say "mac $(kind_of_interface "$interface") $line"
         fi
     done
+}
+
+# Prints ethernet or wireless, with usb_ before it if the interface is on a USB bus and thus may be unplugged.
+kind_of_interface() { # directory
+    kind=ethernet
+    if [ -e "$1/wireless" ] || [ -e "$1/phy80211" ]; then kind=wireless; fi
+    case $(cd -P -- "$1/device" 2>/dev/null && pwd -P) in
+        */usb[0-9]*) kind=usb_$kind ;;
+    esac
+    say "$kind"
 }
 
 # ModemManager numbers the modems; the number is no part of their identity. After a timeout, no other modem is queried.
 read_modem_imei() {
     command -v mmcli >/dev/null 2>&1 || { say "none modem_imei no_program" && return; }
     modem_problem=''
-    modems=$(query_modem_manager -L) || { report_modem_problem $? && return; }
+    modems=$(query_modem_manager -L) || { report_modem_problem $? "$modems" && return; }
     count=0
     set -f # names of modems are no patterns
     for word in $modems; do
@@ -65,19 +76,25 @@ read_modem_imei() {
         esac
         count=$((count + 1))
         if [ "$count" -gt 8 ] || [ "$modem_problem" = timeout ]; then break; fi
-        properties=$(query_modem_manager -m "$number" -K) || { report_modem_problem $? && continue; }
+        properties=$(query_modem_manager -m "$number" -K) || { report_modem_problem $? "$properties" && continue; }
         print_imei "$properties"
     done
     set +f
 }
 
+# What mmcli complains of is part of its output, because only that tells an old version from missing rights.
 query_modem_manager() { # arguments of mmcli
-    run_within "$request_seconds" mmcli "$@"
+    # shellcheck disable=SC2016  # the shell that is started here expands it
+    run_within "$request_seconds" sh -c 'exec mmcli "$@" 2>&1' sh "$@"
 }
 
-report_modem_problem() { # exit status of mmcli
-    case $1 in
-        137) modem_problem=timeout ;;
+report_modem_problem() { # exit status and output of mmcli
+    case $1:$2 in
+        137:*) modem_problem=timeout ;;
+        *nknown\ option*) modem_problem=too_old ;;
+        *AccessDenied* | *not\ authorized* | *ermission\ denied* | *Unauthorized*) modem_problem=denied ;;
+        *"couldn't find modem"*) modem_problem=vanished ;;
+        *"find the ModemManager"* | *ServiceUnknown* | *NameHasNoOwner* | *"couldn't get bus"*) modem_problem=not_running ;;
         *) modem_problem=failed ;;
     esac
     say "none modem_imei $modem_problem"
