@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
 from gateways.fleet import Fleet
 from integration.ansible_run import Run, plain, run_playbook
 from simulator.client import RunningSimulator
@@ -114,6 +116,22 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
     clear()
 
 
+def ini_of(site: Site) -> dict[str, Any]:
+    """What Ansible reads from the inventory in INI: host to hardware ID."""
+    manager = InventoryManager(loader=DataLoader(), sources=[str(site.work / "thingstream-hardware-ids.ini")])
+    return {host.name: host.vars["thingstream_gateway_hardware_id"] for host in manager.get_hosts()}
+
+
+def test_ids_that_a_reader_would_change_are_written_as_they_are(site: Site) -> None:
+    """From the gateway through facts into files, and through both readers of Ansible."""
+    odd = {"gw1": "0012345679", "gw2": "1e50000", "gw3": "[1, 2746]", "bb1": "12:30:45 #7"}
+    site.serials(odd)
+    run = site.run("thingstream.ztp.identify")
+    assert run.status == 0, run.output
+    assert site.report == odd
+    assert ini_of(site) == odd
+
+
 def test_what_is_found_is_shown_and_written_down(site: Site, simulator: RunningSimulator) -> None:
     site.write("gw1", DMI, "Default string\n")
     check = site.run("thingstream.ztp.identify", "--check")
@@ -136,6 +154,7 @@ def test_what_is_found_is_shown_and_written_down(site: Site, simulator: RunningS
     again = site.run("thingstream.ztp.identify")
     (written,) = again.of("Write it down as an inventory").values()
     assert written["changed"] is False
+    assert {host: entry for host, entry in ini_of(site).items() if host in HOSTS} == SERIALS
     assert simulator.requests() == []
 
 
