@@ -17,7 +17,7 @@ description:
   - Asks a host for what identifies its hardware and returns the first value that is plausible, in an order that you
     choose. It changes nothing and sends no request; one remote command reads the host.
   - Nothing is used that cannot be the ID of one device - an IMEI whose check digit is wrong, a serial number that the
-    manufacturer never filled in, a MAC address that was set by software.
+    manufacturer never filled in, a MAC address that was set by software or that many devices have.
   - A host can claim whatever it likes, and hardware is exchanged. Write down what was found, as the playbook
     C(thingstream.ztp.identify) does, instead of asking again in every run.
 extends_documentation_fragment:
@@ -38,12 +38,12 @@ options:
     description:
       - Where to look, in the order of preference. No other source is asked.
       - V(modem_imei) is the IMEI that ModemManager knows, by its program C(mmcli). If there are several modems, the
-        lowest plausible one. ModemManager gets 10 seconds for each answer.
+        lowest plausible one. ModemManager 1.10 or newer is needed; it gets 10 seconds for each answer.
       - V(dmi_serial) is the serial number of the product, or else of its main board, that the firmware of a PC names.
         Only V(root) can read it.
       - V(device_tree_serial) is the serial number in the device tree, such as that of a Raspberry Pi.
-      - V(mac) is the lowest permanent MAC address of the physical interfaces, in lower case with colons. An adapter
-        that is plugged in counts as well.
+      - V(mac) is the permanent MAC address of a physical interface, in lower case with colons. Built-in interfaces come
+        before USB adapters, Ethernet before WLAN; of several, the lowest address counts.
       - V(machine_id) is derived from C(/etc/machine-id), which identifies the installation and not the hardware, and
         is the same on clones of a disk image. It is confidential by the rules of systemd, so that it is neither
         returned nor sent to the platform. The hardware ID is what
@@ -55,6 +55,8 @@ options:
 seealso:
   - module: thingstream.ztp.thingstream_ztp
   - plugin: thingstream.ztp.duplicate_hardware_ids
+    plugin_type: filter
+  - plugin: thingstream.ztp.hardware_id_inventory
     plugin_type: filter
 """
 
