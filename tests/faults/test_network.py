@@ -98,7 +98,7 @@ FAULTS = {
     "tls-wrong-host": Fault("TLS", "tls", "never", options={"api_url": "{wrong_host}", "ca_path": "{other_ca}"}),
     "tls-unknown-ca": Fault("TLS", "tls", "never", options={"api_url": "{unknown_ca}"}),
     "proxy-refused": Fault("proxy", "unreachable", "always", options={"proxy": "http://127.0.0.1:{closed}"}),
-    "proxy-login": Fault("proxy", "unreachable", "always", options={"proxy": "http://127.0.0.1:{proxy_login}"}),
+    "proxy-login": Fault("proxy", "proxy_refused", "never", options={"proxy": "http://127.0.0.1:{proxy_login}"}),
     "proxy-cut": Fault("proxy", "unreachable tls", "always", options={"proxy": "http://127.0.0.1:{proxy_cut}"}),
     "proxy-drip": Fault(
         "proxy",

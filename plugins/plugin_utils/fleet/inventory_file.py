@@ -11,6 +11,7 @@ Private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 VARIABLE = "thingstream_gateway_hardware_id"
 
@@ -33,7 +34,7 @@ def ini_inventory(ids: Mapping[str, str]) -> str:
 FORMATS: Mapping[str, Callable[[Mapping[str, str]], str]] = {"yaml": yaml_inventory, "ini": ini_inventory}
 
 
-def inventory(ids: Mapping[object, object], form: str = "yaml") -> str:
+def inventory(ids: Mapping[Any, object], form: str = "yaml") -> str:
     """Return hardware IDs as an inventory.
 
     :param ids: host to its hardware ID; numbers count as texts.
