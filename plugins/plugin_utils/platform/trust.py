@@ -58,13 +58,15 @@ DEFAULT_CA_BUNDLE = _default_bundle()
 
 def bundle_of(endpoint: Endpoint) -> CaBundle:
     """Return the CA certificates that an endpoint trusts, whether or not they can be read."""
+    if not endpoint.ca_path:
+        return DEFAULT_CA_BUNDLE
     from_variable = os.environ.get(CA_PATH_VARIABLE) == endpoint.ca_path
     return named(CA_PATH_VARIABLE if from_variable else "ca_path", endpoint.ca_path)
 
 
-def named(option: str, path: str | None) -> CaBundle:
-    """Return the CA certificates at the path that an option gives, or the default ones without a path."""
-    return CaBundle(option, path) if path and path != DEFAULT_CA_BUNDLE.path else DEFAULT_CA_BUNDLE
+def named(option: str, path: str) -> CaBundle:
+    """Return the CA certificates at the path that an option or, if the path is the default one, a variable gives."""
+    return DEFAULT_CA_BUNDLE if path == DEFAULT_CA_BUNDLE.path else CaBundle(option, path)
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
