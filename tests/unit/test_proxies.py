@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -307,7 +308,15 @@ def patient_portal(connection: socket.socket, request: bytes) -> None:
     connection.sendall(b"<html>Please log in</html>" * 100)
 
 
-@pytest.mark.parametrize("portal", [page_of_a_portal, patient_portal])
+def abrupt_portal(connection: socket.socket, request: bytes) -> None:
+    """A portal that resets the connection when the handshake begins."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    connection.recv(4096)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("portal", [page_of_a_portal, patient_portal, abrupt_portal])
 def test_a_captive_portal_behind_connect(pki: Pki, monkeypatch: pytest.MonkeyPatch, portal: Behavior) -> None:
     with serving(portal) as proxy:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")

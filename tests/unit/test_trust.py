@@ -172,6 +172,7 @@ def test_a_file_that_may_not_be_read(pki: Pki, monkeypatch: pytest.MonkeyPatch) 
         trust.load(CaBundle("ca_path", pki.ca_path))
 
 
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_ca_certificates_are_not_read_where_nothing_is_validated(pki: Pki, tls: ssl.SSLContext) -> None:
     with serving(answering("200 OK"), tls=tls) as server:
         assert post(endpoint(server.port, pki, ca_path="/no/such/ca", validate_certs=False)).status == 200
