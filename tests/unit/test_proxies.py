@@ -221,9 +221,8 @@ def test_an_address_that_cannot_be_used(
     pki: Pki, monkeypatch: pytest.MonkeyPatch, text: str, variable: str | None
 ) -> None:
     """Nothing is sent, and the message names where the address comes from."""
-    if variable and "\0" in text:
-        pytest.skip("no variable can contain it")
     if variable:
+        text = text.replace("\0", "\x01")  # which no variable can contain
         monkeypatch.setenv(variable, text)
     kind, error = fails(endpoint(1, pki, proxy=None if variable else text))
     assert (kind, error.code) == ("error", "bad_option")
