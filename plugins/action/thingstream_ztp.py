@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import broker_ca, controller
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action import templates as user_templates
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import (
     VARIABLES_ARGUMENTS,
@@ -25,6 +27,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory i
     check_is_unique,
     shared_hardware_ids,
 )
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.once import once
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.renewal_options import (
     RENEWAL_ARGUMENTS,
     renewal_of,
@@ -39,7 +42,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import form
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import render as bundle
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import optional_date
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Desired, Platform
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.desired import Desired, Platform, Runtime
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.ensure import ensure_absent, ensure_present
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.pasted import api_url_of, token_of
@@ -103,6 +106,8 @@ class ActionModule(ZtpActionBase):
         source = _source(arguments, desired)
         verify = arguments["verify"]
         runtime = self.runtime(verifier(verify, desired.target.layout.broker_ca) if verify else None)
+        if self._task.check_mode and arguments["state"] == "present":
+            runtime = self._with_readiness(source, runtime, tell=desired.create)
         ensure = ensure_absent if arguments["state"] == "absent" else ensure_present
         try:
             outcome = ensure(desired, source, runtime, check_mode=bool(self._task.check_mode))
@@ -122,9 +127,29 @@ class ActionModule(ZtpActionBase):
         prefix = arguments["variables_prefix"]
         if desired.hardware_id is None or not prefix or arguments["state"] == "absent":
             return
-        cache = Path(C.DEFAULT_LOCAL_TMP, f"thingstream-{prefix}{self._task._uuid}.json")
-        shared = shared_hardware_ids(task_vars, prefix, desired.service.name, cache)
-        check_is_unique(desired.service.name, desired.hardware_id, desired.host, shared)
+        service = desired.service.name
+        shared = once(self._cache(prefix), lambda: shared_hardware_ids(task_vars, prefix, service))
+        check_is_unique(service, desired.hardware_id, desired.host, shared)
+
+    def _with_readiness(self, source: Platform, runtime: Runtime, *, tell: bool) -> Runtime:
+        """Check the controller once for all hosts with the same settings, and say in one line what was found."""
+        settings = f"{source.endpoint} {source.endpoint.proxy} {source.place.parent}"
+
+        def check() -> dict[str, Any]:
+            found = controller.check(source, runtime)
+            (self._display.display if found["is_ready"] else self._display.warning)(found["message"])
+            return found
+
+        def readiness() -> controller.Readiness:
+            return controller.Readiness(**once(self._cache(hashlib.sha256(settings.encode()).hexdigest()), check))
+
+        if tell:
+            readiness()
+        return replace(runtime, reach=lambda _endpoint: readiness().require_api())
+
+    def _cache(self, name: str) -> Path:
+        """A file for what is done once for all hosts of this task."""
+        return Path(C.DEFAULT_LOCAL_TMP, f"thingstream-{self._task._uuid}-{name}.json")
 
 
 def _desired(arguments: Mapping[str, Any], templates: bundle.Templates | None, host: str) -> Desired:

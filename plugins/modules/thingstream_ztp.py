@@ -35,6 +35,8 @@ attributes:
     support: full
     details:
       - Check mode sends no request. It does not predict the response of the platform.
+      - With O(create=true), it says in one line, once for all hosts, whether the API can be reached and is trusted, and
+        whether O(spool_path) can be used. A host for which a request is due fails if the API cannot be reached.
   diff_mode:
     description: Returns what has changed, or would change, in diff mode.
     support: full

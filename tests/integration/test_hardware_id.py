@@ -207,6 +207,8 @@ def test_an_id_that_is_written_down_is_compared_and_stays(site: Site, simulator:
     failed = {host for host, result in run.of(REFUSE).items() if result["status"] == "failed"}
     assert failed == {"gw1", "gw2"}, run.output
     assert run.of(ASK)["gw1"]["status"] == "skipped"
+    limited = site.run("thingstream.ztp.identify", "--limit", "gw2")
+    assert "is also that of gw1" in limited.of(REFUSE)["gw2"]["msg"], "of the whole inventory"
     site.serials({"gw2": SERIALS["gw2"]})
     assert site.run("thingstream.ztp.identify").status == 0
     assert site.report == {**SERIALS, "gw1": "356938035643809"}

@@ -2,19 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Find the hosts of the inventory that have the same hardware ID, once for all hosts of a task.
 
-Two gateways with one hardware ID get one Thing, or take it from each other. Each host runs in a process of its own, so
-that the result is kept in the directory for temporary files that all processes of a run share.
+Two gateways with one hardware ID get one Thing, or take it from each other.
 
 Private to the collection.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -44,26 +40,13 @@ def check_is_unique(service: str, hardware_id: str, host: str, shared: Shared) -
         )
 
 
-def shared_hardware_ids(variables: Mapping[str, Any], prefix: str, service: str, cache: Path) -> Shared:
+def shared_hardware_ids(variables: Mapping[str, Any], prefix: str, service: str) -> Shared:
     """Return the hardware IDs that several hosts of the inventory have, whether they are in this play or not.
 
     :param variables: those of one host, with ``hostvars`` and ``groups``.
     :param prefix: that of the variables that hold hardware ID, service and state.
     :param service: that of a host whose variables name none.
-    :param cache: a file for the result, in a directory that exists. The first process that asks writes it.
     """
-    with cache.open("a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        text = file.read()
-        if not text:
-            text = json.dumps(_shared(variables, prefix, service))
-            file.write(text)
-        shared: Shared = json.loads(text)
-        return shared
-
-
-def _shared(variables: Mapping[str, Any], prefix: str, service: str) -> Shared:
     hosts: dict[tuple[str, str], list[str]] = defaultdict(list)
     for host in variables["groups"]["all"]:
         found = _identity(variables["hostvars"], host, prefix)

@@ -143,6 +143,7 @@ class Runtime:
 
     :param encrypt: with the Vault secret of the run, or ``None`` where it has none.
     :param verify: uses credentials, and raises ``ProvisioningError`` if they do not work.
+    :param reach: connects to the API and sends nothing; raises ``ProvisioningError`` if that fails.
     """
 
     execute: Execute
@@ -154,3 +155,4 @@ class Runtime:
     encrypt: Cipher | None
     decrypt: Cipher
     verify: Callable[[Credentials], object]
+    reach: Callable[[Endpoint], object] = lambda _endpoint: None

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from ..errors import ProvisioningError
 from .apply import apply, predict
-from .desired import Desired, Runtime, Source
+from .desired import Desired, Platform, Runtime, Source
 from .observe import Observed, installed_credentials, observe, observe_before_change, read_installed
 from .outcome import Outcome
-from .plan import Nothing, Plan, needs_complete_observation, plan, plan_removal
+from .plan import Nothing, Plan, Request, needs_complete_observation, plan, plan_removal
 
 
 def ensure_present(desired: Desired, source: Source, runtime: Runtime, *, check_mode: bool = False) -> Outcome:
@@ -56,6 +56,8 @@ def _execute(
     planned: Plan, desired: Desired, source: Source, observed: Observed, runtime: Runtime, *, check_mode: bool
 ) -> Outcome:
     if check_mode:
+        if isinstance(planned, Request) and isinstance(source, Platform):
+            runtime.reach(source.endpoint)
         return predict(planned, desired, observed, runtime)
     return apply(planned, desired, source, observed, runtime)
 

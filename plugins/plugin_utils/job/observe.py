@@ -135,7 +135,7 @@ def observe_before_change(observed: Observed, desired: Desired, source: Source, 
     if isinstance(source, Platform):
         complete = replace(
             complete,
-            spool_problem=_spool_problem(source, runtime),
+            spool_problem=spool_problem(source, runtime),
             marker=requests.find(source.place),
             ledger=ledger.read(source.place) if desired.repeatable else observed.ledger,
         )
@@ -222,7 +222,8 @@ def _spooled(entry: responses.Entry, desired: Desired, runtime: Runtime) -> Spoo
     return Spooled(entry, parsed, None, ThingId(parsed.client_id, parsed.login_sha256))
 
 
-def _spool_problem(source: Platform, runtime: Runtime) -> ProvisioningError | None:
+def spool_problem(source: Platform, runtime: Runtime) -> ProvisioningError | None:
+    """Return why a response could not be stored, or ``None`` if it could; changes nothing."""
     found = directory.problem(source.place.parent, make_parents=source.make_spool_parents)
     if found is None and runtime.encrypt is not None:
         try:

@@ -18,12 +18,13 @@ from typing import Any
 
 from ..errors import ProvisioningError
 from . import failures, proxies, trust
-from .exchange import MAX_RESPONSE, Endpoint, HttpResponse, OutcomeUnknown, Sending
+from .exchange import MAX_RESPONSE, Endpoint, HttpResponse, NotSent, OutcomeUnknown, Sending
 from .proxies import Proxy
 
 with contextlib.suppress(ImportError):  # reported by ``trust.REQUESTS_MISSING``
     import requests
     import requests.adapters
+    import urllib3.exceptions
 
 GRACE_SECONDS = 10.0  # how long an interrupted run waits for a response that may be arriving
 
@@ -164,9 +165,59 @@ def _prepared(endpoint: Endpoint, body: io.BytesIO) -> requests.PreparedRequest:
         raise ProvisioningError("bad_option", "api_url is not a URL that can be used.") from None
 
 
+def connect(endpoint: Endpoint) -> str | None:
+    """Connect to the API as a request would, send nothing, and return the version of TLS; ``None`` without TLS.
+
+    :raises ProvisioningError: what would keep a request from the API.
+    """
+    request = _prepared(endpoint, io.BytesIO())
+    proxy, context = proxies.choose(endpoint), trust.tls_context(endpoint)
+    try:
+        with _session(context) as session:
+            adapter: Any = session.get_adapter(endpoint.url)
+            found = {"https": proxy.url} if proxy else {}
+            pool = adapter.get_connection_with_tls_context(request, verify=True, proxies=found)
+            return _connected(pool, endpoint.timeout)
+    except ProvisioningError:
+        raise
+    except Exception as error:
+        problem = failures.meaning(error, endpoint, proxy, sent=False)
+        raise ProvisioningError("unreachable", f"{problem}") if isinstance(problem, NotSent) else problem from None
+
+
+def _connected(pool: Any, timeout: float) -> str | None:
+    """Connect as ``urlopen`` of urllib3 does since 1.26, which has no public function for it, and close again."""
+    connection = pool._get_conn()
+    connection.timeout = timeout
+    is_tunneled = pool.proxy is not None and pool.scheme == "https"
+    try:
+        if is_tunneled:
+            pool._prepare_proxy(connection)
+        elif not connection.sock:
+            connection.connect()
+        return connection.sock.version() if pool.scheme == "https" else None
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        if is_tunneled and not getattr(connection, "has_connected_to_proxy", connection.sock):
+            raise requests.exceptions.ProxyError(error) from None
+        raise
+    finally:
+        connection.close()
+
+
 def _send(
     endpoint: Endpoint, context: ssl.SSLContext, proxy: Proxy | None, request: requests.PreparedRequest
 ) -> HttpResponse:
+    # an empty mapping, unlike none, keeps requests from reading the environment
+    found = {"https": proxy.url} if proxy else {}
+    with (
+        _session(context) as session,
+        session.send(request, timeout=endpoint.timeout, allow_redirects=False, stream=True, proxies=found) as response,
+    ):
+        content = response.raw.read(MAX_RESPONSE + 1, decode_content=True)
+        return HttpResponse(response.status_code, response.headers, content)
+
+
+def _session(context: ssl.SSLContext) -> requests.Session:
     class Adapter(requests.adapters.HTTPAdapter):
         """Uses the prepared TLS context, where requests would read the CA bundle again for each connection."""
 
@@ -185,12 +236,6 @@ def _send(
         def cert_verify(self, *arguments: Any) -> None:
             """The context verifies."""
 
-    # an empty mapping, unlike none, keeps requests from reading the environment
-    found = {"https": proxy.url} if proxy else {}
-    with requests.Session() as session:
-        session.mount("https://", Adapter())
-        with session.send(
-            request, timeout=endpoint.timeout, allow_redirects=False, stream=True, proxies=found
-        ) as response:
-            content = response.raw.read(MAX_RESPONSE + 1, decode_content=True)
-            return HttpResponse(response.status_code, response.headers, content)
+    session = requests.Session()
+    session.mount("https://", Adapter())
+    return session
