@@ -40,8 +40,7 @@ def refusal(source: str, value: str) -> str:
         ("modem_imei", IMEI, IMEI),
         ("modem_imei", f"  {IMEI}\t", IMEI),
         ("dmi_serial", "PF0ABCDE", "PF0ABCDE"),
-        ("dmi_serial", "VMware-56 4d 3a 0c", "VMware-56 4d 3a 0c"),
-        ("dmi_serial", "Default String 7", "Default String 7"),
+        ("dmi_serial", "VMware-564d3a0c", "VMware-564d3a0c"),
         ("dmi_serial", "00", None),
         ("dmi_serial", "x" * 127 + "y", "x" * 127 + "y"),
         ("device_tree_serial", "10000000a1b2c3d4", "10000000a1b2c3d4"),
@@ -78,6 +77,11 @@ def test_plausible_values(source: str, value: str, expected: str | None) -> None
 )
 def test_what_is_no_imei(value: str, reason: str) -> None:
     assert reason in refusal("modem_imei", value)
+
+
+@pytest.mark.parametrize("value", ["VMware-56 4d 3a 0c", "Default String 7"])
+def test_a_blank_is_refused_as_in_an_inventory(value: str) -> None:
+    assert "blank" in refusal("dmi_serial", value)
 
 
 @pytest.mark.parametrize("place", range(15))

@@ -170,7 +170,10 @@ def _rank(text: str, kinds: Sequence[str]) -> tuple[int, str]:
 def _judged(source: str, value: str) -> Candidate:
     kind = SOURCES[source]
     try:
-        return Candidate(source, kind.plausible(_plain(value)))
+        plausible = kind.plausible(_plain(value))
+        if " " in plausible:
+            raise Implausible("it contains a blank, which no hardware ID may have")
+        return Candidate(source, plausible)
     except Implausible as refusal:
         shown = None if kind.confidential else _shown(value)
         return Candidate(source, shown, str(refusal))
