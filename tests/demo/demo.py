@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows the main job: a simulator of the platform, a fleet of directories here, and the playbook `provision`.
+"""Show the main job: a simulator of the platform, a fleet of directories here, and the playbook `provision`.
 
 Needs neither root nor a token nor a network beyond loopback. Everything it writes is below `.cache/demo`.
 """
@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests"))
@@ -24,16 +25,29 @@ from simulator.client import RunningSimulator, start  # noqa: E402
 WORK = PROJECT / ".cache" / "demo"
 PLAYBOOK = "thingstream.ztp.provision"
 
-# gateway: service
-FLEET = {
-    "rover-1": "pointperfect",
-    "rover-2": "pointperfect",
-    "base-1": "pointperfect-live",
-    "base-2": "pointperfect-live",
-    "tracker-1": "cloudlocate",
-    "tracker-2": "cloudlocate",
+# device profile: its settings; PointPerfect Flex by NTRIP is what new fleets use
+ROVERS = ("rover-1", "rover-2")
+PROFILES: dict[str, dict[str, Any]] = {
+    "rovers": {
+        "service": "pointperfect",
+        "format": "RTCM",
+        "client_protocol": "NTRIP",
+        "allow_list": ROVERS,
+        "hardware_code_mandatory": True,
+    },
+    "rovers by MQTT": {"service": "pointperfect"},
+    "bases": {"service": "pointperfect-live"},
+    "trackers": {"service": "cloudlocate"},
 }
-STRANGER = "stranger-1"  # asks with the token of the rovers, whose profile does not list it
+# gateway: device profile
+FLEET = {
+    **dict.fromkeys(ROVERS, "rovers"),
+    "rover-3": "rovers by MQTT",
+    "base-1": "bases",
+    "tracker-1": "trackers",
+    "tracker-2": "trackers",
+}
+STRANGER = "stranger-1"  # has the token of the rovers, whose profile does not list it
 
 
 def main() -> int:
@@ -49,48 +63,41 @@ def main() -> int:
         complete = provision(FLEET)
         print(f"\nrequests at the platform: {len(simulator.requests())}, Things: {len(simulator.things())}")
         show_things()
-        for gateway in ("rover-1", "base-1", "tracker-1"):
+        for gateway in ("rover-1", "rover-3", "tracker-1"):
             show_files(gateway)
 
-        title("Second run: nothing is due, so nothing changes and nobody is asked")
+        title("Second run: nothing is due, so nothing changes and no request is sent")
         simulator.clear_requests()
         complete &= provision(FLEET)
         print(f"\nrequests at the platform: {len(simulator.requests())}")
 
-        title("The key of rover-2 is damaged, the password of tracker-2 readable for everybody: a run repairs both")
-        key = current("rover-2") / "client.key"
-        key.write_text("damaged")
+        title("The login of rover-2 is damaged, that of tracker-2 readable by everyone: a run repairs both")
+        (current("rover-2") / "credentials.env").write_text("damaged")
         (current("tracker-2") / "credentials.env").chmod(0o644)
         complete &= provision(FLEET)
-        show_files("rover-2", "client.key")
-        show_files("tracker-2", "credentials.env")
+        for gateway in ("rover-2", "tracker-2"):
+            show_files(gateway, "credentials.env")
         print(f"\nrequests at the platform: {len(simulator.requests())}")
 
-        title("A gateway that is not on the allow-list fails with a clear error and stops nobody else")
+        title("A gateway that is not on the allow-list fails with a clear error and stops no other")
         simulator.clear_requests()
-        refused = not provision({**FLEET, STRANGER: "pointperfect"})
+        refused = not provision({**FLEET, STRANGER: "rovers"})
         print(f"\nrequests at the platform: {len(simulator.requests())}")
     print(f"\nLook around in {WORK}")
     return 0 if complete and refused else 1
 
 
 def write_inventory(simulator: RunningSimulator) -> None:
-    """Make a device profile for each service, and an inventory that uses their tokens."""
-    tokens = {
-        "pointperfect": simulator.put_profile(
-            "rovers", service="pointperfect", allow_list=["rover-1", "rover-2"], hardware_code_mandatory=True
-        ),
-        "pointperfect-live": simulator.put_profile("bases", service="pointperfect-live"),
-        "cloudlocate": simulator.put_profile("trackers", service="cloudlocate"),
-    }
+    """Make the device profiles, and an inventory that uses their tokens."""
+    tokens = {name: simulator.put_profile(name, **settings) for name, settings in PROFILES.items()}
     lines = ["all:", "  vars:", "    ansible_connection: local"]
     common = {"api_url": simulator.url, "ca_path": simulator.ca_path, "spool_path": WORK / "spool"}
     lines += [f"    thingstream_gateway_{name}: {value}" for name, value in common.items()]
     lines += ["  hosts:"]
-    for gateway, service in {**FLEET, STRANGER: "pointperfect"}.items():
+    for gateway, profile in {**FLEET, STRANGER: "rovers"}.items():
         options = {
-            "service": service,
-            "token": tokens[service],
+            "service": PROFILES[profile]["service"],
+            "token": tokens[profile],
             "hardware_id": gateway,
             "path": WORK / "gateways" / gateway / "thingstream",
         }
@@ -138,12 +145,13 @@ def current(gateway: str) -> Path:
 
 def show_things() -> None:
     """Print what the record of each gateway says."""
-    print(f"\n{'gateway':10} {'service':18} {'delivery':9} {'client ID or caster':38} {'ends':11} keys end")
+    print(f"\n{'gateway':10} {'service':18} {'delivery':9} {'caster or client ID':44} {'ends':11} keys end")
     for gateway in FLEET:
         thing = json.loads((current(gateway) / "thing.json").read_text())
-        name = (thing["client_id"] or thing["ntrip_host"]).removeprefix("device:")
+        caster = f"{thing['ntrip_host']}/{thing['ntrip_mountpoint']}"
+        name = thing["client_id"].removeprefix("device:") if thing["client_id"] else caster
         dates = [(thing[date] or "-")[:10] for date in ("not_after", "keys_expire_at")]
-        print(f"{gateway:10} {thing['service']:18} {'+'.join(thing['delivery']):9} {name:38} {dates[0]:11} {dates[1]}")
+        print(f"{gateway:10} {thing['service']:18} {'+'.join(thing['delivery']):9} {name:44} {dates[0]:11} {dates[1]}")
 
 
 def show_files(gateway: str, *names: str) -> None:
