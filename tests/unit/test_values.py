@@ -201,6 +201,7 @@ def test_what_is_no_token_is_refused_without_being_shown(text: str) -> None:
         ("api.thingstream.io/ztp/pointperfect/credentials", "https://api.thingstream.io"),
         ("api.thingstream.io", "https://api.thingstream.io"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://[::1]:8443/", "https://[::1]:8443"),
         ("https://proxy.example.com/thingstream/", "https://proxy.example.com/thingstream"),
     ],
 )
@@ -218,6 +219,9 @@ def test_an_address_as_it_is_pasted(text: str, expected: str) -> None:
         ("https://me:geheim@api.thingstream.io", "user name or a password"),
         ("https://", "not a URL"),
         ("https://a b", "not a URL"),
+        ("-x", "not a URL"),
+        ("https://-x.example.com", "not a URL"),
+        ("https://$(id)", "not a URL"),
         ("https://[::1", "not a URL"),
         ("https://host:port", "not a URL"),
     ],

@@ -15,6 +15,7 @@ from .services import SERVICES, Service
 
 # Seen in client code: a lower-case UUID; other clients refuse every other form as well.
 _TOKEN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|[0-9a-f:]+")  # names in ASCII; addresses of both kinds
 _QUOTES = "'\"`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 
 
@@ -51,7 +52,7 @@ def api_url_of(value: str, service: Service) -> str:
         raise ProvisioningError("bad_option", "api_url is not a URL, such as https://api.thingstream.io.") from None
     if parts.username is not None:
         raise ProvisioningError("bad_option", "api_url must not contain a user name or a password: remove them.")
-    if not host or re.search(r"\s", text):
+    if not host or not _HOST.fullmatch(host) or re.search(r"\s", text):
         raise ProvisioningError("bad_option", f"api_url: {text!r} is not a URL, such as https://api.thingstream.io.")
     path = re.sub("/{2,}", "/", parts.path).rstrip("/").removesuffix(service.path)
     other = next((one.name for one in SERVICES.values() if path.endswith(one.path)), None)
