@@ -11,6 +11,7 @@ Private to the collection.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +82,9 @@ def in_clear(value: Any) -> Any:
 
     :raises AnsibleError: if it cannot be decrypted.
     """
-    if Origin is None and isinstance(value, AnsibleVaultEncryptedUnicode):
+    if Origin is not None:
+        return value
+    if isinstance(value, AnsibleVaultEncryptedUnicode):
         return str(value)
     if isinstance(value, Mapping):
         return {in_clear(key): in_clear(item) for key, item in value.items()}
@@ -100,10 +103,10 @@ def is_decimal(value: Any) -> bool:
     if origin is None or not origin.path or not origin.line_num:
         return True
     try:
-        lines = Path(origin.path).read_text(encoding="utf-8").splitlines()
+        with Path(origin.path).open(encoding="utf-8") as lines:
+            line = next(itertools.islice(lines, origin.line_num - 1, None), "")
     except (OSError, ValueError):
         return True
-    line = lines[origin.line_num - 1] if origin.line_num <= len(lines) else ""
     return re.search(rf"(?<![^\s=:,{{\[]){int(value)}(?![^\s,}}\]])", line) is not None
 
 
