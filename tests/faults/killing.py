@@ -28,6 +28,7 @@ MODULES = (
     "ledger",
     "commands",
     "api",
+    "transport",
 )
 # functions without a name, and what only reads: it has no effect that a kill could cut in two
 UNSEEN = ("<", "plan._", "observe._", "ledger._", "directory.service_of")

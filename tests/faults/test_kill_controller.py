@@ -206,10 +206,10 @@ def wait_until(moment: Callable[[], bool], seconds: float = 30) -> bool:
 # (where it dies, how many Things there are whose response is lost, for CloudLocate; None: the next run converges)
 MOMENTS = [
     ("request.request_response call", None),
-    ("api.post call", 0),
+    ("transport.post call", 0),
     ("responses.store call", 1),
     ("responses.store return", None),
-    ("api.post return", None),
+    ("transport.post return", None),
     ("requests.settle call", None),
     ("ledger.append call", None),
     ("commands.install call", None),

@@ -85,6 +85,11 @@ def _provision_after_a_lost_response(fleet: Fleet) -> None:
     fleet.provision(0, 0, force=False, max_age=None)
 
 
+def _rotate_a_gateway_that_was_unreachable(fleet: Fleet) -> None:
+    _provision("unreachable before")(fleet)
+    fleet.rotate(0, 0)
+
+
 IN_THE_MODEL = {
     "overlapping runs make two Things": Life(
         [
@@ -109,6 +114,11 @@ IN_THE_MODEL = {
         ],
         _provision_after_a_lost_response,
         "check mode shows what the run does",
+    ),
+    "a rotation installs an older response, which it replaces at once": Life(
+        [(plan._precedes_rotation, "(observed.record is None or rotation_due(", "(rotation_due(")],
+        _rotate_a_gateway_that_was_unreachable,
+        "a success is followed by nothing",
     ),
     "an error before the request leaves a marker": Life(
         [(request._send, "if kept or not sending.may_have_arrived:", "if kept:")],

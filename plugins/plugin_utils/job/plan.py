@@ -147,7 +147,8 @@ def plan(desired: Desired, source: Source, observed: Observed, now: datetime) ->
     settled = tuple(spooled for spooled in outdated if _is_accounted_for(desired, spooled))
     replaced = settled
     if not observed.is_installed and pending is None and not desired.create:
-        return Nothing("absent", f"Nothing is installed at {desired.target.path}, and create is false.")
+        waiting = " A response of before the rotation waits in the spool for provision or renew." if outdated else ""
+        return Nothing("absent", f"Nothing is installed at {desired.target.path}, and create is false.{waiting}")
     due = find_due(desired, observed, now)
     if pending is None and due is None:
         return _keep(desired, observed, settled, now)
@@ -250,10 +251,10 @@ def _sort_spooled(desired: Desired, observed: Observed, now: datetime) -> tuple[
         return None, ()
     *older, latest = observed.spooled
     record = observed.record
-    if record is not None:
-        is_outdated = latest.entry.replaces != record.response_id or _is_installed(latest, record)
-        if is_outdated or _precedes_rotation(desired, observed, latest, now):
-            return None, observed.spooled
+    if record is not None and (latest.entry.replaces != record.response_id or _is_installed(latest, record)):
+        return None, observed.spooled
+    if _precedes_rotation(desired, observed, latest, now):
+        return None, observed.spooled
     return latest, tuple(older)
 
 
@@ -264,9 +265,10 @@ def _is_installed(spooled: Spooled, record: Record) -> bool:
 
 
 def _precedes_rotation(desired: Desired, observed: Observed, spooled: Spooled, now: datetime) -> bool:
+    """Return whether a rotation would replace a response again as soon as it is installed."""
     return (
         desired.rotate_before is not None
-        and rotation_due(desired, observed, now)
+        and (observed.record is None or rotation_due(desired, observed, now))
         and arrived_before(spooled.entry.received_at, desired.rotate_before, now)
     )
 
