@@ -225,6 +225,8 @@ def test_the_playbook_is_killed(
 ) -> None:
     token = simulator.put_profile(f"kill-{service}", service=service)
     moments = MOMENTS if full else MOMENTS[2:3] if service == "cloudlocate" else []
+    if service == "pointperfect":  # a repeatable request has no marker
+        moments = [moment for moment in moments if not moment[0].startswith("requests.")]
     for number, (moment, lost) in enumerate(moments):
         hardware_id, path = f"{tmp_path.name}/{number}", tmp_path / f"gateway-{number}"
         options = {"service": service, "token": token, "hardware_id": hardware_id, "path": path}
