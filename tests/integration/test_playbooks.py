@@ -280,7 +280,7 @@ def test_rollback(site: Site) -> None:
     assert site.simulator.requests() == []
 
 
-REPORTED = {"name": "Report", "ansible.builtin.set_fact": {"thingstream_deactivated": True}}
+REPORTED = {"name": "Report", "ansible.builtin.set_fact": {"thingstream_gateway_deactivated": True}}
 
 
 def deactivation(site: Site) -> Path:
@@ -441,7 +441,7 @@ def test_tasks_that_report_nothing_leave_the_thing_on_the_list(site: Site) -> No
         tasks.write_text(text)
         run = site.run("retire", retire_tasks=tasks)
         assert run.status == 2, run.output
-        assert "has not set thingstream_deactivated to true" in run.of(refuse)["gw1"]["msg"]
+        assert "has not set thingstream_gateway_deactivated to true" in run.of(refuse)["gw1"]["msg"]
         assert site.run("retire").status == 0
         assert [entry["client_id"] for entry in json.loads(report.read_text())] == left
 

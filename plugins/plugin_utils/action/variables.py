@@ -73,7 +73,7 @@ OPTIONS = frozenset(
     )
 )
 # What the role and the playbooks take or set beside the options.
-_ROLE_VARIABLES = frozenset(("hardware_id_sources", "retire_tasks", "hardware", "duplicates", "result"))
+_ROLE_VARIABLES = frozenset(("hardware_id_sources", "retire_tasks", "hardware", "duplicates", "result", "deactivated"))
 _GROUP = "group/thingstream.ztp."
 
 
