@@ -27,6 +27,8 @@ except ImportError:  # ansible-core before 2.19
     from ansible.parsing.yaml.objects import AnsibleVaultEncryptedUnicode
 
     Origin = None
+else:
+    AnsibleVaultEncryptedUnicode = None
 
 from ..bundle.dates import timestamp
 from ..errors import ProvisioningError
@@ -82,7 +84,7 @@ def in_clear(value: Any) -> Any:
 
     :raises AnsibleError: if it cannot be decrypted.
     """
-    if Origin is not None:
+    if AnsibleVaultEncryptedUnicode is None:
         return value
     if isinstance(value, AnsibleVaultEncryptedUnicode):
         return str(value)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 # Host to the ``bundles`` in the result of ``thingstream_ztp_info``; ``None`` for a gateway that was not seen.
-Bundles = Mapping[str, "Sequence[Mapping[str, Any]] | None"]
+Bundles = Mapping[str, Sequence[Mapping[str, Any]] | None]
 
 Value = TypeVar("Value")
 Name = tuple[str, ...]  # one of ``NAMES`` and its value, for a hardware ID with the service

@@ -103,7 +103,8 @@ def change_of(target: Target, observed: Observed, history: History, runtime: Run
 
 
 def _request(planned: Request, desired: Desired, source: Source, observed: Observed, runtime: Runtime) -> Outcome:
-    assert isinstance(source, Platform), "only the platform is asked for a response"
+    if not isinstance(source, Platform):
+        raise AssertionError("only the platform is asked for a response")
     arrived = request_response(desired, source, observed, planned.reason, runtime)
     outdated = _drop_repeated(planned.outdated, arrived, desired)
     due = (planned.reason, planned.message)
@@ -207,7 +208,8 @@ def _has_drift(record: Record, desired: Desired, observed: Observed) -> bool:
 
 def _set_attributes(planned: Plan, history: History, desired: Desired, observed: Observed, runtime: Runtime) -> Outcome:
     record = observed.record
-    assert record is not None, "without a record there is nothing to compare attributes with"
+    if record is None:
+        raise AssertionError("without a record there is nothing to compare attributes with")
     change = change_of(desired.target, observed, history, runtime)
     generation = commands.set_attributes(runtime.execute, observed.gateway, modes_of(record, desired.target), change)
     return outcome_of("repaired", planned, desired, observed, record, history, generation, runtime)
@@ -215,7 +217,8 @@ def _set_attributes(planned: Plan, history: History, desired: Desired, observed:
 
 def _render_again(planned: Render, desired: Desired, observed: Observed, runtime: Runtime) -> Outcome:
     before = observed.record
-    assert before is not None, "without a record a response is requested"
+    if before is None:
+        raise AssertionError("without a record a response is requested")
     response = read_installed(observed.gateway, runtime, vault_encrypted=desired.vault_encrypted)
     parsed = installed_credentials(observed, desired.service, desired.field_map, response, runtime)
     origin = Origin(

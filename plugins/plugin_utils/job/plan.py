@@ -163,7 +163,8 @@ def plan(desired: Desired, source: Source, observed: Observed, now: datetime) ->
             return usable
         replaced = (*settled, pending)
         due = due or Due(pending.entry.reason, "request", "The response in the spool cannot be used.")
-    assert due is not None, "either something is due or a response is pending"
+    if due is None:
+        raise AssertionError("either something is due or a response is pending")
     history = _history(observed, settled, now)
     if due.action == "attributes":
         return SetAttributes(due.reason, due.message, history, settled)
@@ -211,7 +212,8 @@ def plan_installation(
     :param outdated: the other entries for this Thing.
     :param due: reason and message.
     """
-    assert arrived.credentials is not None
+    if arrived.credentials is None:
+        raise AssertionError("only a response with usable credentials is installed")
     parsed, entry = arrived.credentials, arrived.entry
     is_same = observed.record is not None and observed.record.identity_sha256 == parsed.identity_sha256
     problem = _misfit(desired, observed, parsed, now)
@@ -286,7 +288,8 @@ def _use_pending(
     may_request = desired.repeatable and (desired.create or observed.is_installed)
     if pending.error is not None:
         return None if may_request else _refuse(pending.error.with_advice(kept_advice(pending.entry)))
-    assert pending.credentials is not None
+    if pending.credentials is None:
+        raise AssertionError("a response has credentials or an error")
     if may_request and desired.delivery not in (None, *pending.credentials.delivery):
         return None  # the token may be another one by now
     message = f"A response of {timestamp(pending.entry.received_at)} waits in the spool."
@@ -304,7 +307,8 @@ def _keep(desired: Desired, observed: Observed, settled: tuple[Spooled, ...], no
             return _refuse(problem)
         message = "A response in the spool is outdated; its Thing goes onto the retirement list."
         return WriteHistory("none", message, _history(observed, settled, now), settled)
-    assert observed.record is not None
+    if observed.record is None:
+        raise AssertionError("without a record something is due")
     due_at = due_dates(observed.record, observed.history, desired.renewal, now).next
     return Nothing("none", f"Nothing is due before {timestamp(due_at)}." if due_at else "Nothing is due.")
 

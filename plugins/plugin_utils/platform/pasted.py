@@ -46,8 +46,7 @@ def api_url_of(value: str, service: Service) -> str:
         text = f"https://{text.lstrip('/')}"
     try:
         parts = urlsplit(text)
-        host = parts.hostname
-        _ = parts.port
+        host, _port = parts.hostname, parts.port
     except ValueError:
         raise ProvisioningError("bad_option", "api_url is not a URL, such as https://api.thingstream.io.") from None
     if parts.username is not None:

@@ -186,7 +186,7 @@ def connect(endpoint: Endpoint) -> str | None:
 
 
 def _connected(pool: Any, timeout: float) -> str | None:
-    """Connect as ``urlopen`` of urllib3 does since 1.26, which has no public function for it, and close again."""
+    """Connect as urllib3 itself does since 1.26, which has no public function for it, and close again."""
     connection = pool._get_conn()
     connection.timeout = timeout
     is_tunneled = pool.proxy is not None and pool.scheme == "https"
