@@ -45,8 +45,8 @@
 
 look() {
     print_identity
-    [ -z "$request_owner" ] || say "owner_id $(find_id passwd "$request_owner")"
-    [ -z "$request_group" ] || say "group_id $(find_id group "$request_group")"
+    [ -z "$request_owner" ] || say "owner_id $(number_of passwd "$request_owner")"
+    [ -z "$request_group" ] || say "group_id $(number_of group "$request_group")"
     check_storage
     print_links_above
     print_bundle
@@ -93,16 +93,16 @@ print_identity() {
         say "identity $(id)"
         return
     fi
-    find_name passwd "$user"
+    name_of passwd "$user"
     identity="uid=$user($name)"
-    find_name group "$primary"
+    name_of group "$primary"
     identity="$identity gid=$primary($name) groups=$primary"
     for member in $groups; do identity="$identity,$member"; done
     say "identity $identity"
 }
 
 # Sets `name` to that of a numeric user or group, or to the number where the files do not know it.
-find_name() { # database number
+name_of() { # database number
     name=root
     [ "$2" != 0 ] || return 0
     name=$2
@@ -113,7 +113,7 @@ find_name() { # database number
 
 # Prints the number of a user or group, and after that of a user the number of the primary group. A number that is
 # unknown stands for itself. The files are read first because BusyBox has no getent.
-find_id() { # database, name or number
+number_of() { # database, name or number
     while IFS=: read -r entry _ number more _; do
         if [ "$entry" = "$2" ] || [ "$number" = "$2" ]; then say "$number $more" && return; fi
     done <"/etc/$1"
