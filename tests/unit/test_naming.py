@@ -126,7 +126,7 @@ tricky = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values=st.lists(tricky, min_size=1, max_size=8))
 @example(values=["0x00124b0012345678", "0300000000000000", "0b" + "1" * 50, "1_000_000_000_000_00", "356938035643809"])
 @example(values=["356938035643809:10", "190:20:30:40:50:59", "+356938035643809", "(356938035643809)", "80E126001234"])
