@@ -213,7 +213,7 @@ def test_everything_of_the_report_is_there(opened: Open) -> None:
     assert [tile.text.split("\n")[0] for tile in page.all("#facts .tile")] == [
         "8",
         "0",
-        "0",
+        "3",
         "2",
         "1",
         "1",
