@@ -21,6 +21,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.audit import Report, SpoolSurvey, fleet_report
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.gateway_rows import UNSEEN
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.ledger import Inventory
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.text import first_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.naming import hardware_id_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, ledger, requests, responses
 
@@ -103,8 +104,9 @@ def _variables_of_hosts(
 
 def _incomplete(report: Report) -> dict[str, Any]:
     unseen = [row.host for row in report.gateways if row.state in UNSEEN]
-    first = ", ".join(unseen[:10]) + (", …" if len(unseen) > 10 else "")
-    parts = [f"{len(unseen)} of {report.totals.gateways} gateways were not seen ({first})."] if unseen else []
+    parts = (
+        [f"{len(unseen)} of {report.totals.gateways} gateways were not seen ({first_of(unseen)})."] if unseen else []
+    )
     parts += [report.spool.error] if report.spool.error else []
     message = " ".join([*parts, "The report contains the reasons."])
     return {"failed": True, "error_code": "audit_incomplete", "msg": message}

@@ -58,6 +58,22 @@ def clear_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@pytest.fixture(name="pki", scope="module")
+def pki_fixture(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return make_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(name="tls", scope="module")
+def tls_fixture(pki: Pki) -> ssl.SSLContext:
+    """The context of a server that has the right certificate."""
+    return pki.context("127.0.0.1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear_proxies(monkeypatch)
+
+
 def endpoint(port: int, pki: Pki, **changes: Any) -> api.Endpoint:
     given = {"url": f"https://127.0.0.1:{port}/ztp/pointperfect/credentials", "ca_path": pki.ca_path, "timeout": 3.0}
     return api.Endpoint(**{**given, **changes})

@@ -29,12 +29,13 @@ from ansible_collections.thingstream.ztp.tests.unit.https import (
     BODY,
     PAYLOAD,
     Pki,
-    clear_proxies,
     closed_port,
     endpoint,
-    make_pki,
+    no_proxies,
+    pki_fixture,
     post,
     post_fails,
+    tls_fixture,
 )
 from ansible_collections.thingstream.ztp.tests.unit.support import (
     MQTT_PASSWORD,
@@ -45,6 +46,8 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
     assert_no_secret,
     serving,
 )
+
+_FIXTURES = (no_proxies, pki_fixture, tls_fixture)  # pytest finds them by these names
 
 ENDPOINT = api.Endpoint("https://api.example.com/ztp")
 SECRET_BODY = json.dumps({"password": MQTT_PASSWORD}).encode()
@@ -385,22 +388,6 @@ def test_the_given_name_is_one_that_the_platform_takes(name: str) -> None:
 
 
 # ---- post, against a real server ----
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
-def tls(pki: Pki) -> ssl.SSLContext:
-    """The context of a server that has the right certificate."""
-    return pki.context("127.0.0.1", "localhost")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    clear_proxies(monkeypatch)
 
 
 def test_a_post(pki: Pki, tls: ssl.SSLContext) -> None:

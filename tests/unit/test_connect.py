@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,28 +13,17 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.transport import connect
 from ansible_collections.thingstream.ztp.tests.unit.https import (
     Pki,
-    clear_proxies,
     closed_port,
     endpoint,
     make_pki,
+    no_proxies,
+    pki_fixture,
     post_fails,
+    tls_fixture,
 )
 from ansible_collections.thingstream.ztp.tests.unit.support import answering, serving
 
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
-def tls(pki: Pki) -> ssl.SSLContext:
-    return pki.context("127.0.0.1", "localhost")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    clear_proxies(monkeypatch)
+_FIXTURES = (no_proxies, pki_fixture, tls_fixture)  # pytest finds them by these names
 
 
 def test_a_trusted_server_gets_no_request(pki: Pki, tls: ssl.SSLContext) -> None:
@@ -49,12 +39,12 @@ def test_without_tls_there_is_no_version(pki: Pki) -> None:
     assert [request for request in server.requests if request] == []
 
 
-def failures(pki: Pki, port: int, proxy: int) -> dict[str, dict[str, Any]]:
+def failures(other_ca: str, port: int, proxy: int) -> dict[str, dict[str, Any]]:
     by_proxy = f"http://127.0.0.1:{proxy}"
     return {
         "closed port": {"port": closed_port()},
         "no such name": {"url": "https://no-such-name.invalid/ztp"},
-        "untrusted": {"ca_path": pki.write("other.pem", make_pki(pki.directory).authority)},
+        "untrusted": {"ca_path": other_ca},
         "another name": {"url": f"https://127.1:{port}/ztp"},
         "no CA file": {"ca_path": "/nonexistent.pem"},
         "no proxy there": {"proxy": f"http://127.0.0.1:{closed_port()}"},
@@ -64,9 +54,10 @@ def failures(pki: Pki, port: int, proxy: int) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway", "200 OK"])
-def test_it_fails_as_a_request_would(pki: Pki, tls: ssl.SSLContext, status: str) -> None:
+def test_it_fails_as_a_request_would(pki: Pki, tls: ssl.SSLContext, tmp_path: Path, status: str) -> None:
+    other_ca = make_pki(tmp_path).ca_path
     with serving(answering("200 OK"), tls=tls) as server, serving(answering(status)) as proxy:
-        for name, changes in failures(pki, server.port, proxy.port).items():
+        for name, changes in failures(other_ca, server.port, proxy.port).items():
             where = endpoint(**{"port": server.port, "pki": pki, **changes})
             _kind, expected = post_fails(where)
             with pytest.raises(ProvisioningError) as caught:

@@ -17,33 +17,21 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import api, proxies
 from ansible_collections.thingstream.ztp.tests.unit.https import (
     Pki,
-    clear_proxies,
     closed_port,
     endpoint,
     make_pki,
+    no_proxies,
+    pki_fixture,
     post,
     post_fails,
+    tls_fixture,
 )
 from ansible_collections.thingstream.ztp.tests.unit.support import TOKEN, Behavior, answering, serving
 from requests.exceptions import InvalidSchema
 
+_FIXTURES = (no_proxies, pki_fixture, tls_fixture)  # pytest finds them by these names
+
 PASSWORD = "PLANTED-proxy-PASSWORD"
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
-def tls(pki: Pki) -> ssl.SSLContext:
-    """The context of a server that has the right certificate."""
-    return pki.context("127.0.0.1", "localhost")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    clear_proxies(monkeypatch)
 
 
 def fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:

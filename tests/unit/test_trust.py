@@ -17,30 +17,18 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import tr
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.trust import CaBundle
 from ansible_collections.thingstream.ztp.tests.unit.https import (
     Pki,
-    clear_proxies,
     endpoint,
     make_pki,
+    no_proxies,
+    pki_fixture,
     post,
     post_fails,
+    tls_fixture,
 )
 from ansible_collections.thingstream.ztp.tests.unit.support import DAY, NOW, answering, pem_of, serving
 from cryptography.hazmat.primitives import serialization
 
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return make_pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
-def tls(pki: Pki) -> ssl.SSLContext:
-    """The context of a server that has the right certificate."""
-    return pki.context("127.0.0.1", "localhost")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    clear_proxies(monkeypatch)
+_FIXTURES = (no_proxies, pki_fixture, tls_fixture)  # pytest finds them by these names
 
 
 @pytest.mark.parametrize(

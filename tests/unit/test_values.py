@@ -216,6 +216,8 @@ def test_an_address_as_it_is_pasted(text: str, expected: str) -> None:
         ("https://api.thingstream.io/ztp/pointperfect-live/credentials", "the service pointperfect-live"),
         ("https://api.thingstream.io/ztp/assistnow/credentials", "not an endpoint of the service pointperfect"),
         ("https://api.thingstream.io/ztp", "without, /ztp"),
+        ("https://api.thingstream.io/ztp/cloudlocate/credentials?token=geheim", "the service cloudlocate"),
+        ("https://api.thingstream.io/ztp/x#geheim", "without, /ztp"),
         ("https://me:geheim@api.thingstream.io", "user name or a password"),
         ("https://", "not a URL"),
         ("https://a b", "not a URL"),

@@ -41,7 +41,7 @@ def check(source: Platform, runtime: Runtime) -> dict[str, Any]:
     """Return the fields of ``Readiness``; sends nothing and changes nothing."""
     code, problem, version = None, "", None
     try:
-        unusable = api.request_problem(source.token, "any", source.endpoint.url)
+        unusable = api.endpoint_problem(source.token, source.endpoint.url)
         if unusable is not None:
             raise unusable
         version = transport.connect(source.endpoint)

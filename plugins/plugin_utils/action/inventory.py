@@ -16,9 +16,9 @@ from typing import Any
 from ansible.errors import AnsibleError
 
 from ..errors import ProvisioningError
+from ..fleet.text import first_of
+from ..gateway.hardware_id import duplicates
 from ..platform.naming import hardware_id_of
-
-MAX_NAMED = 5  # hosts in a message
 
 # service to hardware ID to its hosts; only those that several hosts have
 Shared = Mapping[str, Mapping[str, Sequence[str]]]
@@ -32,11 +32,11 @@ def check_is_unique(service: str, hardware_id: str, host: str, shared: Shared) -
     """
     others = [other for other in shared.get(service, {}).get(hardware_id, ()) if other != host]
     if others:
-        named = ", ".join(others[:MAX_NAMED]) + (", …" if len(others) > MAX_NAMED else "")
         raise ProvisioningError(
             "bad_option",
-            f"hardware_id of {host}: {hardware_id} is also that of {named}, so that they would share one Thing. No "
-            "request was sent. Correct the hardware ID of the wrong host, or remove that host from the inventory.",
+            f"hardware_id of {host}: {hardware_id} is also that of {first_of(others)}, so that they would share one "
+            "Thing. No request was sent. Correct the hardware ID of the wrong host, or remove that host from the "
+            "inventory.",
         )
 
 
@@ -47,16 +47,12 @@ def shared_hardware_ids(variables: Mapping[str, Any], prefix: str, service: str)
     :param prefix: that of the variables that hold hardware ID, service and state.
     :param service: that of a host whose variables name none.
     """
-    hosts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    hardware_ids: dict[str, dict[str, str]] = defaultdict(dict)  # service to host to hardware ID
     for host in variables["groups"]["all"]:
         found = _identity(variables["hostvars"], host, prefix)
         if found is not None:
-            hosts[found[0] or service, found[1]].append(host)
-    shared: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    for (of_service, hardware_id), names in hosts.items():
-        if len(names) > 1:
-            shared[of_service][hardware_id] = sorted(names)
-    return shared
+            hardware_ids[found[0] or service][host] = found[1]
+    return {of_service: duplicates(ids) for of_service, ids in hardware_ids.items()}
 
 
 def _identity(hostvars: Mapping[str, Any], host: str, prefix: str) -> tuple[str | None, str] | None:

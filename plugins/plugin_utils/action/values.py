@@ -38,7 +38,6 @@ Option = Mapping[str, Any]
 
 # The unit of an option that is a number, which may be written behind the number.
 _UNITS = {
-    "renew_before": "d",
     "renew_spread": "d",
     "keys_renew_before": "d",
     "max_age": "d",

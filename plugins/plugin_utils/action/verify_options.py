@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ansible.module_utils.common.validation import check_type_bool
+
 from ..errors import ProvisioningError
 from ..platform import trust
 from ..platform.credentials import Credentials
@@ -32,13 +34,10 @@ def verify_of(value: Any, options: Mapping[str, Any]) -> Any:
     """
     if isinstance(value, str) and value in options["when"]["choices"]:
         return {"when": value}
-    if isinstance(value, str) and value.strip().lower() in ("true", "yes", "on"):
-        return {}
-    if isinstance(value, str) and value.strip().lower() in ("false", "no", "off"):
-        return {"when": "never"}
-    if isinstance(value, bool):
-        return {} if value else {"when": "never"}
-    return value
+    try:
+        return {} if check_type_bool(value) else {"when": "never"}
+    except TypeError:
+        return value
 
 
 def verifier(arguments: Mapping[str, Any], broker_ca: str) -> Callable[[Credentials], list[Verification]]:

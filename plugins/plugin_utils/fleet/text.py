@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_TEXT = 256  # characters
 MAX_NAMES = 20
+MAX_IN_SENTENCE = 10  # names
 
 
 def clean(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,3 +41,8 @@ def one_line(value: object) -> str | None:
         line = "".join(character if character.isprintable() else " " for character in line)
     line = " ".join(line.split())
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"
+
+
+def first_of(hosts: Sequence[str]) -> str:
+    """Return the first names of a list for a sentence."""
+    return ", ".join(hosts[:MAX_IN_SENTENCE]) + (", …" if len(hosts) > MAX_IN_SENTENCE else "")

@@ -58,9 +58,10 @@ class Refuse(_Plan):
 
 
 @dataclass(frozen=True)
-class WriteHistory(_Plan):
-    """Write down Things that are not in use, and nothing else.
+class _Write(_Plan):
+    """Write something on the gateway without another response.
 
+    :param history: what is written down with it.
     :param outdated: spool entries whose Things the history names from then on.
     """
 
@@ -69,25 +70,18 @@ class WriteHistory(_Plan):
 
 
 @dataclass(frozen=True)
-class SetAttributes(_Plan):
-    """Set owner, group and modes again, and clean up leftovers.
-
-    :param outdated: spool entries whose Things the history names from then on.
-    """
-
-    history: History
-    outdated: tuple[Spooled, ...] = ()
+class WriteHistory(_Write):
+    """Write down Things that are not in use, and nothing else."""
 
 
 @dataclass(frozen=True)
-class Render(_Plan):
-    """Render the files again from the installed response.
+class SetAttributes(_Write):
+    """Set owner, group and modes again, and clean up leftovers."""
 
-    :param outdated: spool entries whose Things the history names from then on.
-    """
 
-    history: History
-    outdated: tuple[Spooled, ...] = ()
+@dataclass(frozen=True)
+class Render(_Write):
+    """Render the files again from the installed response."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +112,12 @@ class Request(_Plan):
 
 
 @dataclass(frozen=True)
-class Remove(_Plan):
+class Remove(_Write):
     """Remove the credentials from the gateway and the entries from the spool.
 
     :param on_gateway: whether there is anything to remove on the gateway itself.
     """
 
-    history: History
-    outdated: tuple[Spooled, ...] = ()
     on_gateway: bool = True
 
 

@@ -20,20 +20,19 @@ from urllib.parse import urlsplit
 
 from ..errors import ProvisioningError
 from .exchange import MAX_RESPONSE, Endpoint, HttpResponse, NotSent, OutcomeUnknown, Post, Sending
+from .naming import MAX_GIVEN_NAME
 from .refusals import error_of
 from .transport import post
 
 # what the rest of the collection needs to send a request
 __all__ = [
     "DEFAULT_URL", "MAX_RESPONSE", "Endpoint", "HttpResponse", "NotSent", "OutcomeUnknown", "Post",
-    "Sending", "default_given_name", "error_of", "post", "request", "request_problem",
+    "Sending", "default_given_name", "endpoint_problem", "error_of", "post", "request", "request_problem",
 ]  # fmt: skip
 
 DEFAULT_URL = "https://api.thingstream.io"  # documented
 MAX_WAIT = 60.0  # seconds between two tries
 FIRST_WAIT = 1.0  # seconds, doubled for each further try
-
-_GIVEN_NAME_LENGTH = 50  # characters; seen in client code
 
 
 def request(
@@ -99,9 +98,18 @@ def _retry_after(response: HttpResponse, now: datetime) -> float | None:
 
 
 def request_problem(token: str | None, given_name: str, api_url: str) -> ProvisioningError | None:
-    """Return why the platform would refuse a request, or why it must not be sent; ``None`` if it can be.
+    """Return why the platform would refuse a request, or why it must not be sent; ``None`` if it can be."""
+    if not 1 <= len(given_name) <= MAX_GIVEN_NAME:
+        return ProvisioningError(
+            "bad_option", f"given_name has {len(given_name)} characters; the platform takes 1 to {MAX_GIVEN_NAME}."
+        )
+    return endpoint_problem(token, api_url)
 
-    The exact form of a token is left to the platform.
+
+def endpoint_problem(token: str | None, api_url: str) -> ProvisioningError | None:
+    """Return why no request at all can be sent with this token to this address; ``None`` if one can be.
+
+    The exact form of a token is checked where it is given; see ``pasted.token_of``.
     """
     if not token:
         return ProvisioningError(
@@ -109,10 +117,6 @@ def request_problem(token: str | None, given_name: str, api_url: str) -> Provisi
         )
     if not token.isascii() or not token.isprintable() or " " in token:
         return ProvisioningError("token_invalid", "The token holds characters that no token has: copy it again.")
-    if not 1 <= len(given_name) <= _GIVEN_NAME_LENGTH:
-        return ProvisioningError(
-            "bad_option", f"given_name has {len(given_name)} characters; the platform takes 1 to {_GIVEN_NAME_LENGTH}."
-        )
     return _url_problem(api_url)
 
 
@@ -132,7 +136,7 @@ def _url_problem(api_url: str) -> ProvisioningError | None:
 
 def default_given_name(inventory_name: str) -> str:
     """The inventory name, cut to the length that the platform takes; names need not be unique there (documented)."""
-    return inventory_name[:_GIVEN_NAME_LENGTH]
+    return inventory_name[:MAX_GIVEN_NAME]
 
 
 def _is_loopback(host: str) -> bool:

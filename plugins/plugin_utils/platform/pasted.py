@@ -52,19 +52,20 @@ def api_url_of(value: str, service: Service) -> str:
     if parts.username is not None:
         raise ProvisioningError("bad_option", "api_url must not contain a user name or a password: remove them.")
     if not host or not _HOST.fullmatch(host) or re.search(r"\s", text):
-        raise ProvisioningError("bad_option", f"api_url: {text!r} is not a URL, such as https://api.thingstream.io.")
+        raise ProvisioningError("bad_option", "api_url is not a URL, such as https://api.thingstream.io.")
+    shown = f"{parts.scheme}://{parts.netloc}{parts.path}"  # a query may hold the token
     path = re.sub("/{2,}", "/", parts.path).rstrip("/").removesuffix(service.path)
     other = next((one.name for one in SERVICES.values() if path.endswith(one.path)), None)
     if other is not None:
         raise ProvisioningError(
             "bad_option",
-            f"api_url: {text!r} is the endpoint of the service {other}, but service is {service.name}. Correct one of "
+            f"api_url: {shown!r} is the endpoint of the service {other}, but service is {service.name}. Correct one of "
             "them.",
         )
     if re.search("/ztp(/|$)", path):
         raise ProvisioningError(
             "bad_option",
-            f"api_url: {text!r} is not an endpoint of the service {service.name}. Use its address up to, and without, "
+            f"api_url: {shown!r} is not an endpoint of the service {service.name}. Use its address up to, and without, "
             "/ztp.",
         )
     return parts._replace(path=path).geturl()
