@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from integration.ansible_run import Run, run_playbook, write_inventory
+from integration.ansible_run import PROVISION, Run, run_playbook, write_inventory
 from simulator.client import RunningSimulator
 
 PREFIX = "thingstream_gateway_"
@@ -25,10 +25,13 @@ class Site:
     simulator: RunningSimulator
     common: dict[str, Any]
 
-    def run(self, hosts: Mapping[str, Mapping[str, Any]], *arguments: str, **common: Any) -> Run:
+    def run(
+        self, hosts: Mapping[str, Mapping[str, Any]], *arguments: str, playbook: str = PROVISION, **common: Any
+    ) -> Run:
         own = {host: {f"{PREFIX}{name}": value for name, value in options.items()} for host, options in hosts.items()}
         shared = {**self.common, **{f"{PREFIX}{name}": value for name, value in common.items()}}
-        return run_playbook(self.work, write_inventory(self.work / "inventory.yml", own, shared), *arguments)
+        inventory = write_inventory(self.work / "inventory.yml", own, shared)
+        return run_playbook(self.work, inventory, *arguments, playbook=playbook)
 
 
 @pytest.fixture
@@ -69,9 +72,7 @@ def test_batches_compare_with_the_whole_inventory(site: Site) -> None:
     for strategy in ("linear", "free"):
         play = {"hosts": "all", "gather_facts": False, "serial": 1, "strategy": strategy, "tasks": [role]}
         playbook.write_text(yaml.safe_dump([{**play, "max_fail_percentage": 100, "ignore_errors": True}]))
-        own = {host: {f"{PREFIX}{name}": value for name, value in options.items()} for host, options in hosts.items()}
-        inventory = write_inventory(site.work / "inventory.yml", own, site.common)
-        run = run_playbook(site.work, inventory, playbook=str(playbook))
+        run = site.run(hosts, playbook=str(playbook))
         assert run.values("error_code") == {"a": "bad_option", "b": "bad_option", "c": None}, run.output
     assert {request["hardware_id"] for request in site.simulator.requests()} == {"c"}
 
