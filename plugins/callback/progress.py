@@ -18,7 +18,7 @@ description:
   - Where there is no terminal, a line says the same every O(interval) seconds.
   - A failure is printed in full when it happens, with its error code and message, and so are the messages of
     M(ansible.builtin.debug), warnings, and differences if they are asked for. Results of other tasks are not.
-  - At the end one summary tells what was done and why, who failed and where to read on, and when the next host is due.
+  - A summary at the end shows actions and reasons, failed hosts with links to the documentation, and the next due date.
   - What comes from hosts or the platform is printed without the characters that a terminal would obey.
   - With C(-v) and more, everything is as P(ansible.builtin.default#callback) shows it.
 extends_documentation_fragment:
@@ -145,7 +145,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
         """Nothing to show."""
 
     def v2_runner_retry(self, result: Any) -> None:
-        """Nothing to show: the last attempt tells."""
+        """Show nothing: the result of the last attempt follows."""
 
     def v2_on_file_diff(self, result: Any) -> None:
         entries = result._result.get("results", [result._result])

@@ -16,8 +16,8 @@ version_added: 0.1.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Two hosts that provision with one hardware ID get one Thing, or each takes it from the other. Find them before
-    anything is asked.
+  - Two hosts with one hardware ID would share one Thing, or take it from each other. Find them before a request is
+    sent.
 options:
   _input:
     description: Host to its hardware ID. V(null) and empty texts are left out, and numbers count as texts.

@@ -36,9 +36,9 @@ attributes:
 options:
   sources:
     description:
-      - Where to look, in the order of preference. No other source is asked.
+      - The sources to query, in the order of preference.
       - V(modem_imei) is the IMEI that ModemManager knows, by its program C(mmcli). If there are several modems, the
-        lowest plausible one. ModemManager 1.10 or newer is needed; it gets 10 seconds for each answer.
+        lowest plausible one. ModemManager 1.10 or newer is needed; each query may take 10 seconds.
       - V(dmi_serial) is the serial number of the product, or else of its main board, that the firmware of a PC names.
         Only V(root) can read it.
       - V(device_tree_serial) is the serial number in the device tree, such as that of a Raspberry Pi.
@@ -109,7 +109,7 @@ error_code:
   description:
     - A stable name of the problem. Each has a section on the page
       L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
-    - Without any plausible value it is V(hardware_id_required), and the message tells what each source said.
+    - Without any plausible value it is V(hardware_id_required), and the message lists the finding of each source.
   returned: failure
   type: str
   sample: hardware_id_required

@@ -47,7 +47,7 @@ class ProvisioningError(Exception):
 
     :param code: one of ``ERROR_CODES``; an unknown one is a programming error and raises ``ValueError``.
     :param message: what happened and what to do next. It must not hold a response body, a token or a credential.
-    :param status: the HTTP status, where the platform answered.
+    :param status: the HTTP status, if the platform responded.
     """
 
     def __init__(self, code: str, message: str, status: int | None = None) -> None:

@@ -289,4 +289,4 @@ def test_a_modem_over_ssh(site: Site) -> None:
         for host in answers:
             (site.gateways.root(host) / "usr/bin/mmcli").unlink()
     assert site.report == {"bb1": "356938035643809", "gw1": SERIALS["gw1"]}, run.output
-    assert "did not answer within 10 seconds" in run.of(ASK)["gw1"]["candidates"][0]["refused"]
+    assert "did not respond within 10 seconds" in run.of(ASK)["gw1"]["candidates"][0]["refused"]

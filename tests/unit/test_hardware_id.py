@@ -344,7 +344,7 @@ def test_without_any_plausible_value_the_error_tells_what_each_source_said() -> 
         hardware_id.choose(found)
     assert caught.value.code == "hardware_id_required"
     for text in (
-        "did not answer within 10 s",
+        "did not respond within 10 s",
         "dmi_serial 'Default string': it is a pl",
         "become",
         "mac: there is none",

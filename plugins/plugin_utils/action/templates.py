@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The user's own templates: read and checked before anything is asked, rendered when there are credentials.
+"""Templates of the user: read and checked before a request, rendered when there are credentials.
 
 Private to the collection.
 """
@@ -82,7 +82,7 @@ def _read(action: ActionBase, entry: Mapping[str, Any]) -> _Template:
         jinja2.Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"]).parse(text)
     except jinja2.TemplateSyntaxError as error:
         raise ProvisioningError(
-            "bad_option", f"templates: {src}, line {error.lineno}: {error.message}. Nothing was asked or changed."
+            "bad_option", f"templates: {src}, line {error.lineno}: {error.message}. No request was sent."
         ) from None
     except (AnsibleError, OSError, ValueError):
         raise ProvisioningError(

@@ -382,7 +382,7 @@ sync_path() { sync . generations 2>/dev/null || sync; }
 # Sets them for the files of the bundle, and reads them back: a file system that cannot keep a private key private must
 # not get one. tar keeps owner and mode for some users only.
 set_ownership_of_files() { # directory
-    # a file that has another name, too, may belong to somebody outside of the path
+    # a file that has another name, too, may be in use outside of the path
     linked=$(ls -ldn "$1"/* 2>/dev/null | while read -r mode links _; do
         case $mode,$links in -*,1 | [!-]*) ;; *) say linked ;; esac
     done)
@@ -509,7 +509,7 @@ run_hook() { # name command seconds
 revert() { # generation that failed
     reason=$problem
     previous=$(generation_to_return_to)
-    # a link that is missing was removed by somebody else; that does not mean that nothing was in use
+    # a missing link was removed by another process, and does not mean that nothing was in use
     previous=${previous:-$request_current}
     [ "$previous" != "$1" ] ||
         fail health_check_failed "$reason; generation $1 is in use, and there is none to return to"

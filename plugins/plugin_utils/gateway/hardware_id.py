@@ -35,7 +35,7 @@ _REASONS: Mapping[str, str] = {
     "not_running": "ModemManager does not run: start it",
     "too_old": "this version of ModemManager (mmcli) is older than 1.10 and has no option -K: update it",
     "vanished": "the modem has disappeared meanwhile: run again",
-    "timeout": f"ModemManager (mmcli) did not answer within {MODEM_SECONDS} seconds",
+    "timeout": f"ModemManager (mmcli) did not respond within {MODEM_SECONDS} seconds",
 }
 
 

@@ -107,7 +107,7 @@ def _problem_above(state: GatewayState) -> ProvisioningError | None:
             return ProvisioningError("bad_path", f"{name} is not a directory: choose another path, or move it away.")
         if name == state.path:
             continue
-        # in a sticky directory, nobody can replace what belongs to somebody else
+        # in a sticky directory, no user can replace files of another user
         if attributes.mode[0] == "d" and attributes.mode[8:] in ("wx", "w-"):
             return ProvisioningError(
                 "bad_path",

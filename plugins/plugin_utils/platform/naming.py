@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check the values that name a Thing: hardware ID, given name, tags.
 
-A wrong one creates a Thing for nobody, or takes the Thing of another gateway. YAML and INI turn unquoted text into
-numbers, dates and booleans, and not every change shows in the result: ``80E126001234`` and ``80E126005678`` both become
-``inf``. That is why only text is accepted, and whole numbers only if they are long enough to be an IMEI.
+A wrong value creates a Thing for no gateway, or takes the Thing of another one. YAML and INI turn unquoted text into
+numbers, dates and booleans, and the text is lost: ``80E126001234`` and ``80E126005678`` both become ``inf``. Therefore
+only text is accepted, and whole numbers only if they are long enough to be an IMEI.
 
 Private to the collection.
 """

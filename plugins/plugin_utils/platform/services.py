@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of services: where each is asked, and where its response keeps each field.
+"""The table of services: the address of each, and the place of each field in its response.
 
 Responses change without a version, so shapes are data. For every field the JMESPath expressions are tried in order
 and the first that yields a value wins; the option ``field_map`` replaces them. Each line says how sure it is:
@@ -50,7 +50,7 @@ class Service:
         reported to lack this one.
     :param bridge_topics: the topics of an MQTT bridge where a response names none, with ``{client_id}``, each ``in`` or
         ``out``.
-    :param repeatable: whether the platform answers a repeated request for one hardware ID with the same Thing, or an
+    :param repeatable: whether the platform returns the same Thing for a repeated request with one hardware ID, or an
         error, but never with a second Thing.
     """
 
