@@ -305,7 +305,7 @@ def test_many_modems_end(gateway: Gateway) -> None:
 @pytest.mark.parametrize("hangs", ["exec sleep 30", "trap '' TERM HUP PIPE; sleep 30", "sleep 30 & wait"])
 @pytest.mark.parametrize("case", ["-L", "-m"])
 def test_mmcli_that_hangs_is_stopped(gateway: Gateway, hangs: str, case: str) -> None:
-    """One time limit, and no second question to somebody who does not answer."""
+    """One time limit, and no second question to a program that does not respond."""
     gateway.file("etc/machine-id", f"{MACHINE_ID}\n")
     gateway.program(
         f"#!/bin/sh\necho \"$1 $$\" >>'{gateway.log}'\n"
@@ -315,7 +315,7 @@ def test_mmcli_that_hangs_is_stopped(gateway: Gateway, hangs: str, case: str) ->
     found = gateway.ask("modem_imei", "machine_id", seconds=1)
     assert time.monotonic() - began < 10
     assert [source for source, _value, _refused in found] == ["modem_imei", "machine_id"]
-    assert "did not answer" in (found[0][2] or "")
+    assert "did not respond" in (found[0][2] or "")
     assert found[1][1]
     calls = [call.split() for call in gateway.calls]
     assert [call[0] for call in calls] == (["-L"] if case == "-L" else ["-L", "-m"])
