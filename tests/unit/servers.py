@@ -35,7 +35,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
 from cryptography.hazmat.primitives.asymmetric import ec
 
 HERE = (46.948, 7.4474)
-DATA = b"\xd3\x00\x13\x3e"
+DATA = bytes.fromhex("d300133ed7d30202980edeef34b4bd62ac0941986f33360b98")  # one message 1005 of RTCM 3
 MQTT_USER, NTRIP_USER = "PLANTED-MQTT-USER", "planted-ntrip-user"
 CONNACK = b"\x20\x02\x00"
 
@@ -97,6 +97,53 @@ def with_password(port: int, host: str = "127.0.0.1") -> Credentials:
 def with_caster(port: int, tls: bool = False, host: str = "127.0.0.1", **changes: Any) -> Credentials:
     ports = {"httpPort": closed_port(), "httpsPort": port} if tls else {"httpPort": port}
     return read(rtcm(endpoint=host, userName=NTRIP_USER, **ports, **changes))
+
+
+def checksum(data: bytes, width: int, polynomial: int, initial: int = 0) -> bytes:
+    """Return a CRC, calculated bit by bit."""
+    value = initial
+    for bit in "".join(f"{byte:08b}" for byte in data):
+        top = value >> (width - 1) ^ int(bit)
+        value = (value << 1) % (1 << width) ^ (polynomial if top else 0)
+    return (value ^ initial).to_bytes(width // 8, "big")
+
+
+def rtcm_frame(number: int = 0, rest: bytes = b"", raw: bytes | None = None) -> bytes:
+    """Return a frame of RTCM 3 with a message of this number, or with any bytes in place of a message."""
+    message = raw if raw is not None else (number << 4).to_bytes(2, "big") + rest
+    frame = b"\xd3" + len(message).to_bytes(2, "big") + message
+    return frame + checksum(frame, 24, 0x864CFB)
+
+
+def spartn_frame(
+    kind: int,
+    subtype: int,
+    payload: bytes,
+    *,
+    crc_type: int = 2,
+    long_time: bool = False,
+    encrypted: bool = False,
+    authentication: int = 0,
+) -> bytes:
+    """Return a frame of SPARTN.
+
+    :param authentication: bytes of embedded authentication data.
+    """
+    header = f"{kind:07b}{len(payload):010b}{encrypted:b}{crc_type:02b}"
+    value = 0
+    for byte in int(header + "0000", 2).to_bytes(3, "big"):  # a CRC that begins with the lowest bit of each byte
+        for bit in reversed(f"{byte:08b}"):
+            value = value >> 1 ^ (0b1001 if (value ^ int(bit)) & 1 else 0)
+    described = f"{subtype:04b}{long_time:b}" + "01" * (16 if long_time else 8) + "0" * 11
+    if encrypted:
+        size = (0, 8, 12, 16, 32, 64).index(authentication)
+        described += "0" * 10 + (f"010{size - 1:03b}" if size else "001000")
+    bits = f"{header}{value:04b}{described}"
+    core = int(bits, 2).to_bytes(len(bits) // 8, "big") + payload + b"a" * authentication
+    width, polynomial, initial = (
+        (8, 0x07, 0), (16, 0x1021, 0), (24, 0x864CFB, 0), (32, 0x04C11DB7, 0xFFFFFFFF),
+    )[crc_type]  # fmt: skip
+    return b"s" + core + checksum(core, width, polynomial, initial)
 
 
 def closed_port() -> int:
