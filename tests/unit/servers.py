@@ -199,6 +199,9 @@ def trickle(data: bytes) -> Behavior:
     return behave
 
 
+STREAM = send(b"ICY 200 OK\r\n\r\n" + DATA, hang)
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
