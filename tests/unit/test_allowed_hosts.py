@@ -150,6 +150,15 @@ def test_no_connection_is_made_to_another_host(thing: Pair, limited: VerifySetti
     assert server.requests == []
 
 
+def test_another_host_is_not_even_resolved(limited: VerifySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_arguments: Any, **_options: Any) -> None:
+        raise AssertionError("a name is resolved")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for host in (PUBLIC, "caster.example"):
+        assert fails(with_caster(2101, host=host), limited).code == "host_not_allowed"
+
+
 def test_no_connection_is_made_to_an_internal_address(limited: VerifySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even to the first one if another one is public, and what was checked is what is used."""
     names: list[str] = []

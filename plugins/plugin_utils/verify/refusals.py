@@ -158,7 +158,7 @@ def page_problem(
     if text.startswith(b"error"):
         return _error_line(server, text.partition(b"\n")[0], f"the mount point {mountpoint}", in_use=in_use)
     if b"html" in kind or text.startswith(b"<"):
-        found = "a web page, as a proxy or a portal does"
+        found = "a web page, as a proxy or a portal does,"
     elif b"json" in kind or text.startswith((b"{", b"[")):
         found = "JSON"
     else:
