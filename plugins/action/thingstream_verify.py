@@ -17,7 +17,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import Prov
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.observe import (
     installed_credentials,
     look,
-    read_installed,
+    read_recorded,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.job.outcome import thing_of
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform import credentials
@@ -44,7 +44,7 @@ class ActionModule(ZtpActionBase):
         credentials.check_field_map(arguments["field_map"])
         service = SERVICES[arguments["service"]]
         target = target_of({**_TARGET_DEFAULTS, "path": arguments["path"]}, service)
-        verify = verifier(arguments, broker_ca.read(arguments["broker_ca_path"]))
+        verify = verifier(arguments, broker_ca.read(arguments["broker_ca_path"]), in_use=True)
         runtime = self.runtime(verify)
         observed = look(target, runtime)
         if observed.record is None:
@@ -53,8 +53,14 @@ class ActionModule(ZtpActionBase):
             )
         thing = thing_of(observed.record, observed.history)
         result = {"changed": False, "path": target.path, "thing": thing, "verifications": []}
-        if not self._task.check_mode:  # a login disconnects the consumer that uses the same credentials
-            response = read_installed(observed.gateway, runtime)
+        if self._task.check_mode:
+            deliveries = " and ".join(observed.record.delivery).upper() or "MQTT"
+            result["msg"] = (
+                f"Would log in by {deliveries} with the credentials in use. A broker then disconnects the consumer "
+                "with the same client ID, and a caster may refuse the login while the consumer is connected."
+            )
+        else:
+            response = read_recorded(observed, runtime)
             installed = installed_credentials(observed, service, arguments["field_map"], response, runtime)
             result["verifications"] = [asdict(verification) for verification in verify(installed)]
         return result

@@ -36,6 +36,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.target_opti
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.verify_options import (
     VERIFY_ARGUMENTS,
     verifier,
+    verifier_in_use,
     verify_of,
 )
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle import formats
@@ -52,6 +53,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import direc
 VERIFY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "when": {"type": "str", "default": "before_switch", "choices": ["never", "before_switch", "always"]},
     "renew_refused": {"type": "bool", "default": False},
+    "interrupt": {"type": "bool", "default": False},
     **VERIFY_ARGUMENTS,
 }
 
@@ -104,8 +106,7 @@ class ActionModule(ZtpActionBase):
             raise desired.hardware_id_problem  # now, and not only when a request is due
         self._check_is_unique(arguments, desired, task_vars)
         source = _source(arguments, desired)
-        verify = arguments["verify"]
-        runtime = self.runtime(verifier(verify, desired.target.layout.broker_ca) if verify else None)
+        runtime = self._verifying_runtime(arguments, desired.target.layout.broker_ca)
         if self._task.check_mode and arguments["state"] == "present":
             runtime = self._with_readiness(source, runtime, tell=desired.create)
         ensure = ensure_absent if arguments["state"] == "absent" else ensure_present
@@ -121,6 +122,17 @@ class ActionModule(ZtpActionBase):
                     )
             raise
         return result_of(outcome, desired.target, with_diff=bool(self._task.diff))
+
+    def _verifying_runtime(self, arguments: Mapping[str, Any], broker_ca_text: str) -> Runtime:
+        """Return a runtime that verifies credentials of the platform, and those that the gateway stores."""
+        verify = arguments["verify"]
+        if not verify:
+            return self.runtime()
+        any_host = bool(arguments["validate_certs"])  # otherwise anybody may have sent them
+        return replace(
+            self.runtime(verifier(verify, broker_ca_text, any_host=any_host)),
+            verify_in_use=verifier_in_use(verify, broker_ca_text, interrupt=verify["interrupt"]),
+        )
 
     def _check_is_unique(self, arguments: Mapping[str, Any], desired: Desired, task_vars: Mapping[str, Any]) -> None:
         """Compare the hardware ID with those of all other hosts, which are known where they come from variables."""

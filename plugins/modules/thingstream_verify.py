@@ -15,11 +15,14 @@ author:
   - The thingstream.ztp authors (@thingstream)
 description:
   - Reads the installed credentials of a host and uses them from the controller, by MQTT until the broker accepts the
-    login, by NTRIP until the caster does.
+    login, by NTRIP until corrections arrive or, without O(position), until the caster accepts the login.
+  - Corrections are messages of RTCM 3 or SPARTN with valid checksums. A page, a source table, JSON or text in their
+    place is an error, whatever its status.
   - Refused credentials (C(credentials_refused)) and network problems (C(unreachable), C(timeout), C(tls)) have
     different error codes.
-  - The platform allows one connection for each Thing (seen in client code), so a verification interrupts the
-    consumer on the host for a moment.
+  - The platform allows one connection for each Thing (seen in client code). An MQTT login therefore disconnects the
+    consumer on the host for a moment. An NTRIP caster may refuse a second login instead, so that the task fails with
+    C(refused_or_in_use) while the consumer is connected. To know for sure, stop the consumer first.
   - The credentials go from the host into the memory of the controller, and nowhere else.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
@@ -28,7 +31,7 @@ attributes:
     description: Can run in check mode and return status prediction without modifying target.
     support: full
     details:
-      - Looks at the host without connecting to a broker or caster.
+      - Looks at the host without connecting to a broker or caster, and says what a login would interrupt.
   diff_mode:
     description: Returns what has changed, or would change, in diff mode.
     support: N/A
@@ -71,7 +74,8 @@ options:
   position:
     description:
       - Latitude and longitude in degrees for an NTRIP caster. PointPerfect sends nothing without a position (seen in
-        client code). With a position, corrections must arrive; without one, an accepted login is enough.
+        client code). With a position, corrections must arrive; without one, an accepted login is enough, unless the
+        caster sends something else than corrections.
     type: list
     elements: float
   caster_ca_path:
@@ -81,11 +85,22 @@ options:
       - If not set, what E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle of the Python library
         requests.
     type: path
+  allowed_hosts:
+    description:
+      - The hosts to which the controller connects with credentials that the host stores - domains with all their
+        hosts, addresses, and networks such as V(10.0.0.0/8). A name must not resolve to an address that is not public,
+        unless that is in a network of this list.
+      - Whoever has taken over a host can write any server into its credentials. Without a limit, the controller would
+        connect to servers of its own network on their behalf.
+      - An empty list means that no host is allowed.
+    type: list
+    elements: str
+    default: [u-blox.com, thingstream.io]
   variables_prefix:
     description:
       - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
-        option, if there is such a variable. O(timeout), O(position) and O(caster_ca_path) come from the one that ends
-        with C(verify), as for M(thingstream.ztp.thingstream_ztp).
+        option, if there is such a variable. O(timeout), O(position), O(caster_ca_path) and O(allowed_hosts) come from
+        the one that ends with C(verify), as for M(thingstream.ztp.thingstream_ztp).
     type: str
 seealso:
   - module: thingstream.ztp.thingstream_ztp
@@ -135,8 +150,27 @@ verifications:
       description: Whether the connection was encrypted.
       type: bool
     data:
-      description: Whether corrections arrived.
+      description: Whether corrections arrived. By MQTT none are waited for.
       type: bool
+    first_correction_ms:
+      description: Milliseconds from the NTRIP request to the first correction; V(null) without corrections.
+      type: int
+      sample: 740
+    message_types:
+      description:
+        - The types of the messages that arrived with the first correction, for RTCM 3 with their number, for SPARTN
+          with type and subtype.
+      type: list
+      elements: str
+      sample: [RTCM 1005, RTCM 1077]
+    mount_point:
+      description: The mount point of the caster; V(null) for a broker.
+      type: str
+      sample: NEAR-RTCM
+msg:
+  description: In check mode, what the verification would do.
+  returned: in check mode
+  type: str
 error_code:
   description:
     - A stable name of the problem. Each has a section on the page
@@ -145,7 +179,7 @@ error_code:
   type: str
   sample: credentials_refused
 status:
-  description: The HTTP status of the response of a caster that refused; otherwise V(null).
+  description: The HTTP status of the response of a caster that sent no corrections; otherwise V(null).
   returned: failure
   type: int
   sample: 401

@@ -193,16 +193,28 @@ options:
         description:
           - V(before_switch) verifies new credentials before they are installed, so that non-working credentials are
             never used.
-          - V(always) also verifies the credentials in use, in every run. The platform allows one connection for each
-            Thing (seen in client code), so that this interrupts a consumer for a moment.
+          - V(always) also verifies the credentials in use, in every run - by NTRIP, and by MQTT with
+            O(verify.interrupt). The platform allows one connection for each Thing (seen in client code), so that a
+            caster may refuse the login because the consumer is connected. Such a refusal is a warning, and never a
+            reason to renew.
           - V(never) verifies nothing.
         type: str
         default: before_switch
         choices: [never, before_switch, always]
       renew_refused:
         description:
-          - With O(verify.when=always), request new credentials, with the reason C(refused), if those in use are
-            refused. With V(false), the task fails with C(credentials_refused).
+          - With O(verify.when=always), request new credentials, with the reason C(refused), if an MQTT broker refuses
+            those in use. With V(false), the task fails with C(credentials_refused).
+          - A refusal by an NTRIP caster has no effect here, because the login may be in use. Renew with O(force) if the
+            consumer is refused as well.
+        type: bool
+        default: false
+      interrupt:
+        description:
+          - With O(verify.when=always), log in by MQTT with the credentials in use. The broker then disconnects the
+            consumer, which has the same client ID, and ends its persistent session.
+          - This is for hosts whose consumer cannot connect anyway, such as those that report a refused login. Without
+            it, MQTT credentials in use are not verified, and a warning says so.
         type: bool
         default: false
       timeout:
@@ -213,8 +225,9 @@ options:
       position:
         description:
           - The latitude and longitude in degrees to send to an NTRIP caster. PointPerfect sends no corrections without
-            a position (seen in client code). With a position, corrections must arrive. Without one, an accepted login
-            is enough.
+            a position (seen in client code). With a position, corrections must arrive, that is a valid message of
+            RTCM 3 or SPARTN. Without one, an accepted login is enough, unless the caster sends something else than
+            corrections.
         type: list
         elements: float
       caster_ca_path:
@@ -224,6 +237,18 @@ options:
           - If not set, what E(REQUESTS_CA_BUNDLE) or E(CURL_CA_BUNDLE) names, or else the CA bundle of the Python
             library requests.
         type: path
+      allowed_hosts:
+        description:
+          - The hosts to which the controller connects with credentials that the host stores - domains with all their
+            hosts, addresses, and networks such as V(10.0.0.0/8). A name must not resolve to an address that is not
+            public, unless that is in a network of this list.
+          - Whoever has taken over a host can write any server into its credentials. Without a limit, the controller
+            would connect to servers of its own network on their behalf.
+          - New credentials may name any host, because the platform itself sends them. With O(validate_certs=false)
+            the list applies to them as well.
+        type: list
+        elements: str
+        default: [u-blox.com, thingstream.io]
 notes:
   - The validity of a certificate is compared with the clock of the controller.
   - With C(delegate_to=localhost) and a separate O(path) for each host, credentials are stored on the controller.

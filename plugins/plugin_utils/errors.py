@@ -33,6 +33,8 @@ ERROR_CODES = (
     "health_check_failed",
     "no_generation",
     "credentials_refused",
+    "refused_or_in_use",
+    "host_not_allowed",
     "wrong_delivery",
     "not_rotated",
     "response_lost",

@@ -75,6 +75,7 @@ def engine(simulator: RunningSimulator, work: Path, inventory: Path) -> Iterator
         "THINGSTREAM_EDA_TOKEN": secrets.token_urlsafe(),
         "THINGSTREAM_EDA_CERTIFICATE": str(work / "server.crt"),
         "THINGSTREAM_EDA_KEY": str(work / "server.key"),
+        "THINGSTREAM_ALLOWED_HOSTS": "127.0.0.1",
     }
     path = f"{ENVIRONMENT}:{PROJECT}/.venv/bin:{os.environ['PATH']}"
     command = [f"{ENVIRONMENT}/ansible-rulebook", "-r", str(RULEBOOK), "-i", str(inventory), "-E", ",".join(own)]

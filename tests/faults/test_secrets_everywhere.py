@@ -47,6 +47,7 @@ PLACE = Path("/srv/secrets")  # on the gateways
 # what a job keeps, below its directory
 KEPT = ("ansible.log", "junit", *(f"runner/artifacts/one/{name}" for name in ("stdout", "job_events", "fact_cache")))
 ENSURE = {"thingstream.ztp.thingstream_ztp": {"variables_prefix": "thingstream_gateway_"}}
+VERIFY = {"thingstream.ztp.thingstream_verify": {"variables_prefix": "thingstream_gateway_"}}
 
 SHOW: list[dict[str, Any]] = [
     {"name": "Show the result", "ansible.builtin.debug": {"var": "result"}, "ignore_unreachable": True},
@@ -93,10 +94,9 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         ENSURE,
         {"thingstream.ztp.thingstream_rollback": {"variables_prefix": "thingstream_gateway_"}},
     ],
-    "credentials_refused": [
-        ENSURE,
-        {"thingstream.ztp.thingstream_verify": {"variables_prefix": "thingstream_gateway_"}},
-    ],
+    "credentials_refused": [ENSURE],
+    "refused_or_in_use": [ENSURE, VERIFY],
+    "host_not_allowed": [ENSURE, VERIFY],
     "wrong_delivery": [ENSURE, ensure(delivery="ntrip")],
     "not_rotated": [
         ENSURE,
@@ -333,7 +333,10 @@ def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict
     host("response_lost.one", {"service": "cloudlocate"}, other, service="cloudlocate")
     host("no_generation.one", {}, other)
     live = {"service": "pointperfect-live", "simulator": {"host": "127.0.0.1", "port": port}}
-    host("credentials_refused.one", live, other, service="pointperfect-live")
+    host("credentials_refused.one", live, other, service="pointperfect-live", verify={"timeout": 20})
+    allowed = {"when": "never", "allowed_hosts": ["127.0.0.1"]}
+    host("refused_or_in_use.one", live, other, service="pointperfect-live", verify=allowed)
+    host("host_not_allowed.one", live, other, service="pointperfect-live")
     host("wrong_delivery.one", {}, other)
     same = {"service": "cloudlocate", "simulator": {"new_thing_on_repeat": False}}
     host("not_rotated.one", same, other, service="cloudlocate")

@@ -43,7 +43,8 @@ def planted(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, An
             ),
             "thingstream_gateway_hardware_id": f"secrets-{host}",
         }
-    variables = {**platform, "thingstream_gateway_path": PATH}
+    verify = {"when": "never", "allowed_hosts": ["127.0.0.1"]}
+    variables = {**platform, "thingstream_gateway_path": PATH, "thingstream_gateway_verify": verify}
     inventory = tmp_path / "planted.yml"
     inventory.write_text(yaml.safe_dump({"gateways": {"vars": plain(variables), "hosts": plain(hosts)}}))
     return {

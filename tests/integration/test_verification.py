@@ -95,7 +95,7 @@ def test_a_certificate_is_accepted(
 ) -> None:
     with start(MUTUAL) as broker:
         credentials = credentials_of(simulator, broker.port, "accepted")
-        assert verify(credentials, settings) == [Verification("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
+        assert verify(credentials, settings) == [Verification("mqtt", "127.0.0.1", broker.port, tls=True)]
         assert broker.log(f"as {credentials.client_id} (p2, c1, k30, u'{credentials.client_id}')")
         assert broker.log(f"Client {credentials.client_id} disconnected.")  # politely, that is
 
@@ -165,7 +165,7 @@ def test_a_password(
     credentials = credentials_of(simulator, 8883, "password", "cloudlocate")
     with start(password_file(credentials)) as broker:
         right = replace(credentials, port=broker.port)
-        assert verify(right, settings) == [Verification("mqtt", "127.0.0.1", broker.port, tls=True, data=False)]
+        assert verify(right, settings) == [Verification("mqtt", "127.0.0.1", broker.port, tls=True)]
         for wrong in (replace(right, password="wrong"), replace(right, username="nobody")):
             assert fails(wrong, settings).code == "credentials_refused"
 
@@ -182,7 +182,7 @@ def test_a_password_without_tls(
         pytest.skip(f"port 1883, the only one without TLS, is taken: {reason}")
     credentials = credentials_of(simulator, PLAIN[1], "plain", "cloudlocate", host=PLAIN[0])
     with start(password_file(credentials), PLAIN):
-        assert verify(credentials, settings) == [Verification("mqtt", *PLAIN, tls=False, data=False)]
+        assert verify(credentials, settings) == [Verification("mqtt", *PLAIN, tls=False)]
         assert fails(replace(credentials, password="wrong"), settings).code == "credentials_refused"
 
 

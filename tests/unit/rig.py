@@ -123,6 +123,7 @@ class Rig:
     cipher: Callable[[bytes], bytes] | None = None
     refusal: ProvisioningError | None = None
     verified: list[Any] = field(default_factory=list)
+    unverified: str | None = None  # what the verification of credentials in use cannot find out
 
     # ---- the runtime ----
 
@@ -157,6 +158,10 @@ class Rig:
         if self.refusal is not None:
             raise self.refusal
 
+    def verify_in_use(self, parsed: Any) -> str | None:
+        self.verify(parsed)
+        return self.unverified
+
     def runtime(self) -> Runtime:
         return Runtime(
             execute=self.execute,
@@ -168,6 +173,7 @@ class Rig:
             encrypt=self.cipher,
             decrypt=self.cipher or bytes,
             verify=self.verify,
+            verify_in_use=self.verify_in_use,
         )
 
     # ---- what is desired ----

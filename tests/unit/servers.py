@@ -35,7 +35,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
 from cryptography.hazmat.primitives.asymmetric import ec
 
 HERE = (46.948, 7.4474)
-DATA = b"\xd3\x00\x13\x3e"
+DATA = bytes.fromhex("d300133ed7d30202980edeef34b4bd62ac0941986f33360b98")  # one message 1005 of RTCM 3
 MQTT_USER, NTRIP_USER = "PLANTED-MQTT-USER", "planted-ntrip-user"
 CONNACK = b"\x20\x02\x00"
 
@@ -99,6 +99,53 @@ def with_caster(port: int, tls: bool = False, host: str = "127.0.0.1", **changes
     return read(rtcm(endpoint=host, userName=NTRIP_USER, **ports, **changes))
 
 
+def checksum(data: bytes, width: int, polynomial: int, initial: int = 0) -> bytes:
+    """Return a CRC, calculated bit by bit."""
+    value = initial
+    for bit in "".join(f"{byte:08b}" for byte in data):
+        top = value >> (width - 1) ^ int(bit)
+        value = (value << 1) % (1 << width) ^ (polynomial if top else 0)
+    return (value ^ initial).to_bytes(width // 8, "big")
+
+
+def rtcm_frame(number: int = 0, rest: bytes = b"", raw: bytes | None = None) -> bytes:
+    """Return a frame of RTCM 3 with a message of this number, or with any bytes in place of a message."""
+    message = raw if raw is not None else (number << 4).to_bytes(2, "big") + rest
+    frame = b"\xd3" + len(message).to_bytes(2, "big") + message
+    return frame + checksum(frame, 24, 0x864CFB)
+
+
+def spartn_frame(
+    kind: int,
+    subtype: int,
+    payload: bytes,
+    *,
+    crc_type: int = 2,
+    long_time: bool = False,
+    encrypted: bool = False,
+    authentication: int = 0,
+) -> bytes:
+    """Return a frame of SPARTN.
+
+    :param authentication: bytes of embedded authentication data.
+    """
+    header = f"{kind:07b}{len(payload):010b}{encrypted:b}{crc_type:02b}"
+    value = 0
+    for byte in int(header + "0000", 2).to_bytes(3, "big"):  # a CRC that begins with the lowest bit of each byte
+        for bit in reversed(f"{byte:08b}"):
+            value = value >> 1 ^ (0b1001 if (value ^ int(bit)) & 1 else 0)
+    described = f"{subtype:04b}{long_time:b}" + "01" * (16 if long_time else 8) + "0" * 11
+    if encrypted:
+        size = (0, 8, 12, 16, 32, 64).index(authentication)
+        described += "0" * 10 + (f"010{size - 1:03b}" if size else "001000")
+    bits = f"{header}{value:04b}{described}"
+    core = int(bits, 2).to_bytes(len(bits) // 8, "big") + payload + b"a" * authentication
+    width, polynomial, initial = (
+        (8, 0x07, 0), (16, 0x1021, 0), (24, 0x864CFB, 0), (32, 0x04C11DB7, 0xFFFFFFFF),
+    )[crc_type]  # fmt: skip
+    return b"s" + core + checksum(core, width, polynomial, initial)
+
+
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
@@ -150,6 +197,9 @@ def trickle(data: bytes) -> Behavior:
             time.sleep(0.02)
 
     return behave
+
+
+STREAM = send(b"ICY 200 OK\r\n\r\n" + DATA, hang)
 
 
 def open_files() -> int:

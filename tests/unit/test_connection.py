@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.platform.credentials import Credentials
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verification import VerifySettings, verify
 from ansible_collections.thingstream.ztp.tests.unit.servers import (
+    STREAM,
     Pki,
     closed_port,
     fails,
@@ -26,7 +27,7 @@ from ansible_collections.thingstream.ztp.tests.unit.servers import (
     with_caster,
     with_pair,
 )
-from ansible_collections.thingstream.ztp.tests.unit.support import Behavior, Pair, answering, serving
+from ansible_collections.thingstream.ztp.tests.unit.support import Behavior, Pair, serving
 
 
 def test_a_closed_port(thing: Pair, settings: VerifySettings) -> None:
@@ -79,7 +80,7 @@ def test_the_next_address_is_tried(settings: VerifySettings, monkeypatch: pytest
         hosts = ("127.0.0.77", "127.0.0.1") if host == "caster.example" else (host,)
         return [found for host in hosts for found in real(host, *arguments, **options)]
 
-    with serving(send(b"ICY 200 OK\r\n")) as server:
+    with serving(STREAM) as server:
         monkeypatch.setattr(socket, "getaddrinfo", addresses)
         assert verify(with_caster(server.port, host="caster.example"), settings)
 
@@ -114,7 +115,7 @@ def test_a_server_that_is_not_trusted(pki: Pki, thing: Pair, settings: VerifySet
     right, wrong_name = pki.server(), pki.server("broker.example")
     for tls, used in ((right, other), (wrong_name, settings)):
         for credentials in both(thing):
-            with serving(answering("200 OK"), tls=tls) as server:
+            with serving(STREAM, tls=tls) as server:
                 error = fails(credentials(server.port), used)
             assert error.code == "tls"
             assert f"127.0.0.1:{server.port}" in error.message

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.dates import timestamp
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.record import Record
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.record import RESPONSE_NAME, Record
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import GatewayUnreachable, ProvisioningError
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway.commands import Hooks
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.spool import directory, ledger, responses
 from ansible_collections.thingstream.ztp.tests.unit.rig import Rig, corrupt, flip, newer_keys, unreachable
@@ -471,6 +472,25 @@ def test_non_working_credentials_in_use_are_an_error_and_cause_no_request(
     installed.refusal = problem
     assert installed.fails(verify="always", renew_refused=renew_refused).code == problem.code
     assert tree(installed.root) == before
+
+
+def test_a_login_that_may_be_in_use_is_a_warning_and_no_reason(installed: Rig) -> None:
+    before = tree(installed.root)
+    installed.unverified = "The login is wrong, or it is in use."
+    outcome = installed.present(verify="always", renew_refused=True)
+    assert (outcome.action, outcome.reason) == ("none", "none")
+    assert "The login is wrong, or it is in use." in outcome.warnings
+    assert tree(installed.root) == before
+
+
+def test_a_response_that_is_not_the_installed_one_is_not_used(installed: Rig) -> None:
+    """A gateway can report the digest that is expected, and hand out another file."""
+    real = (installed.path / "current" / RESPONSE_NAME).read_bytes()
+    for response in (real.replace(b'"', b' "', 1), real + b" ", b""):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(commands, "read_response", lambda *_arguments, response=response: response)
+            assert installed.fails(verify="always", renew_refused=True).code == "no_generation"
+    assert installed.verified == []
 
 
 def test_refused_credentials_that_are_returned_again_are_an_error(installed: Rig, ec_pair: Pair) -> None:

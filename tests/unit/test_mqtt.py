@@ -25,6 +25,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.verify.verificatio
 from ansible_collections.thingstream.ztp.tests.unit.servers import (
     CONNACK,
     MQTT_USER,
+    STREAM,
     Pki,
     broker,
     closed_port,
@@ -45,7 +46,6 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
     MQTT_PASSWORD,
     Behavior,
     Pair,
-    answering,
     serving,
 )
 
@@ -238,5 +238,5 @@ def test_without_paho(thing: Pair, settings: VerifySettings, monkeypatch: pytest
     monkeypatch.setattr(mqtt, "PAHO_MISSING", ImportError("no paho"))
     error = fails(with_pair(thing, 8883), settings)
     assert (error.code, "paho-mqtt" in error.message) == ("bad_option", True)
-    with serving(answering("200 OK")) as server:
+    with serving(STREAM) as server:
         assert verify(with_caster(server.port), settings)

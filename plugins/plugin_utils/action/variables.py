@@ -17,6 +17,7 @@ from .values import nearest
 OPTIONS = frozenset(
     (
         "activation_timeout",
+        "allowed_hosts",
         "anonymous",
         "api_url",
         "broker_ca_path",

@@ -62,7 +62,7 @@ class Desired:
     :param broker_ca_sha256: digest of the CA that becomes ``ca.crt``.
     :param create: whether a gateway without credentials gets some.
     :param rotate_before: credentials that arrived before this moment (aware) must be replaced by others.
-    :param renew_refused: whether credentials in use that a server refuses are renewed.
+    :param renew_refused: whether credentials in use are renewed if a server refuses them beyond doubt.
     """
 
     service: Service
@@ -142,7 +142,9 @@ class Runtime:
     """What a run works with: the connection, the platform, the clock; tests put their own in place.
 
     :param encrypt: with the Vault secret of the run, or ``None`` where it has none.
-    :param verify: uses credentials, and raises ``ProvisioningError`` if they do not work.
+    :param verify: uses credentials of the platform, and raises ``ProvisioningError`` if they do not work.
+    :param verify_in_use: the same for credentials that the gateway stores; returns a warning about what remains
+        unknown, for example because a refused login may be one in use.
     :param reach: connects to the API and sends nothing; raises ``ProvisioningError`` if that fails.
     """
 
@@ -155,4 +157,5 @@ class Runtime:
     encrypt: Cipher | None
     decrypt: Cipher
     verify: Callable[[Credentials], object]
+    verify_in_use: Callable[[Credentials], str | None] = lambda _credentials: None
     reach: Callable[[Endpoint], object] = lambda _endpoint: None

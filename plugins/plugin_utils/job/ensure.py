@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..errors import ProvisioningError
 from .apply import apply, predict
 from .desired import Desired, Platform, Runtime, Source
-from .observe import Observed, installed_credentials, observe, observe_before_change, read_installed
+from .observe import Observed, installed_credentials, observe, observe_before_change, read_recorded
 from .outcome import Outcome
 from .plan import Nothing, Plan, Request, needs_complete_observation, plan, plan_removal
 
@@ -63,15 +63,15 @@ def _execute(
 
 
 def _with_verification(observed: Observed, desired: Desired, runtime: Runtime) -> Observed:
-    """Use the credentials in use; if the server refuses them and that is wanted, they are due.
+    """Use the credentials in use; if a server refuses them beyond doubt and that is wanted, they are due.
 
-    :raises ProvisioningError: as ``Runtime.verify``.
+    :raises ProvisioningError: as ``Runtime.verify_in_use`` and ``read_recorded``.
     """
-    response = read_installed(observed.gateway, runtime, vault_encrypted=desired.vault_encrypted)
+    response = read_recorded(observed, runtime, vault_encrypted=desired.vault_encrypted)
+    in_use = installed_credentials(observed, desired.service, desired.field_map, response, runtime)
     try:
-        runtime.verify(installed_credentials(observed, desired.service, desired.field_map, response, runtime))
+        return replace(observed, unverified=runtime.verify_in_use(in_use))
     except ProvisioningError as error:
         if error.code != "credentials_refused" or not desired.renew_refused:
             raise
         return replace(observed, login_refused=True)
-    return observed

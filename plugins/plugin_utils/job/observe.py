@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..bundle.history import FormerThing, History
-from ..bundle.record import Record
+from ..bundle.record import RESPONSE_NAME, Record
+from ..bundle.render import digest
 from ..bundle.thing_id import ThingId, parse_thing_id
 from ..errors import ProvisioningError
 from ..gateway import commands
@@ -53,7 +54,8 @@ class Observed:
     :param marker: a request for this Thing that is not settled.
     :param left_behind: Things that only damaged bundles on the gateway name.
     :param conflict: another run that changed the gateway between two looks.
-    :param login_refused: whether a server refused the credentials in use in this run.
+    :param login_refused: whether a server refused the credentials in use in this run, beyond doubt.
+    :param unverified: what the verification of the credentials in use could not find out.
     :param complete: whether ``observe_before_change`` was here.
     """
 
@@ -68,6 +70,7 @@ class Observed:
     left_behind: tuple[FormerThing, ...] = ()
     conflict: ProvisioningError | None = None
     login_refused: bool = False
+    unverified: str | None = None
     complete: bool = False
 
     @property
@@ -167,6 +170,22 @@ def left_behind(
     return tuple(found)
 
 
+def read_recorded(observed: Observed, runtime: Runtime, *, vault_encrypted: bool = False) -> bytes:
+    """Return the installed raw response in clear, if it is the one that the record names.
+
+    :raises ProvisioningError: as ``read_installed``, and ``no_generation`` if the file has been changed.
+    """
+    response = commands.read_response(runtime.execute, observed.gateway)
+    expected = observed.record.files.get(RESPONSE_NAME) if observed.record else None
+    if digest(response) != expected:
+        raise ProvisioningError(
+            "no_generation",
+            f"{observed.gateway.path}/current/{RESPONSE_NAME} is not the file that was installed: no connection was "
+            "made. Run the playbook provision, which replaces damaged files.",
+        )
+    return _in_clear(response, observed.gateway, runtime, vault_encrypted=vault_encrypted)
+
+
 def read_installed(state: GatewayState, runtime: Runtime, *, vault_encrypted: bool = False) -> bytes:
     """Return the installed raw response in clear.
 
@@ -175,7 +194,10 @@ def read_installed(state: GatewayState, runtime: Runtime, *, vault_encrypted: bo
 
     :raises ProvisioningError: as ``commands.read_response``, and ``bad_option``.
     """
-    response = commands.read_response(runtime.execute, state)
+    return _in_clear(commands.read_response(runtime.execute, state), state, runtime, vault_encrypted=vault_encrypted)
+
+
+def _in_clear(response: bytes, state: GatewayState, runtime: Runtime, *, vault_encrypted: bool) -> bytes:
     if vault_encrypted:
         try:
             return runtime.decrypt(response)

@@ -134,6 +134,8 @@ def installed_files(record: Record | None, target: Target, observed: Observed) -
 
 def _warnings(record: Record | None, history: History, desired: Desired, observed: Observed) -> Iterable[str]:
     path = desired.target.path
+    if observed.unverified:
+        yield observed.unverified
     if len(history.retired(record.thing_id if record else None)) >= MAX_THINGS:
         yield (
             f"The retirement list of {path} is full ({MAX_THINGS} Things); the next one takes the place of the oldest. "

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 
 from ..errors import ProvisioningError
+from .hosts import AllowedHosts
 
 MAX_RESPONSE = 64 * 1024  # bytes that are read from one connection
 
@@ -26,6 +27,7 @@ class Server:
 
     :param kind: what messages call it, for example ``MQTT broker``.
     :param timeout: seconds from the creation of this object.
+    :param allowed: the hosts to which a connection is allowed; ``None`` for every host.
     """
 
     kind: str
@@ -33,6 +35,7 @@ class Server:
     port: int
     tls: bool
     timeout: float
+    allowed: AllowedHosts | None = None
     started: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
@@ -67,9 +70,13 @@ class Connection:
         """Return whether the server has sent anything."""
         return self._unread < MAX_RESPONSE
 
-    def recv(self, size: int) -> bytes:
-        """Return at most ``size`` bytes; none at the end of the connection or of the limit."""
-        self._connection.settimeout(self._server.remaining())
+    def recv(self, size: int, within: float | None = None) -> bytes:
+        """Return at most ``size`` bytes; none at the end of the connection or of the limit.
+
+        :param within: seconds to wait, if less than the server's deadline leaves.
+        """
+        remaining = self._server.remaining()
+        self._connection.settimeout(remaining if within is None else min(within, remaining))
         data = self._connection.recv(min(size, self._unread))
         self._unread -= len(data)
         return data
@@ -109,8 +116,10 @@ def open_connection(server: Server, context: ssl.SSLContext | None, has_pair: bo
     """Connect to a server, with TLS if there is a context.
 
     :param has_pair: whether the context presents a client certificate.
-    :raises ProvisioningError: ``unreachable``, ``timeout``, ``tls``, ``credentials_refused``.
+    :raises ProvisioningError: ``unreachable``, ``timeout``, ``tls``, ``credentials_refused``, ``host_not_allowed``.
     """
+    if server.allowed is not None:
+        server.allowed.check_host(server.host)
     try:
         connection = _connect(server)
     except TimeoutError:
@@ -137,13 +146,19 @@ def open_connection(server: Server, context: ssl.SSLContext | None, has_pair: bo
         raise _tls_problem(server, reason_of(error), has_pair) from None
     except OSError as error:
         connection.close()
-        raise connection_problem(server, error, "did not finish the TLS handshake", has_pair) from None
+        problem = connection_problem(server, error, "did not finish the TLS handshake", has_pair)
+        raise (
+            problem.with_advice("Check that this port uses TLS.") if problem.code == "timeout" else problem
+        ) from None
 
 
 def _connect(server: Server) -> socket.socket:
     """Try each address of the server in turn, each with an equal share of the remaining time."""
     problem = OSError("it has no address")
     addresses = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    if server.allowed is not None:
+        for *_family, address in addresses:
+            server.allowed.check_address(server.host, str(address[0]))
     for index, (*_family, address) in enumerate(addresses):
         try:
             return socket.create_connection(

@@ -95,10 +95,10 @@ class MqttConnection(Connection):
 
     problem: OSError | None = None
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, within: float | None = None) -> bytes:
         is_first = not self.received
         try:
-            data = super().recv(size)
+            data = super().recv(size, within)
             if is_first and data not in (b"", _CONNACK):
                 raise ConnectionAbortedError
         except OSError as error:

@@ -10,8 +10,9 @@ Private to the collection.
 from __future__ import annotations
 
 import base64
-import re
+import time
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import reduce
 from operator import xor
@@ -21,44 +22,62 @@ from ..errors import ProvisioningError
 from ..platform import trust
 from ..platform.credentials import Credentials
 from .connection import Connection, Server, connection_problem, open_connection
+from .frames import FrameReader
+from .refusals import not_a_caster, page_problem, refusal
+from .response import Body, Head, may_be_caster, parse_head
 
-_HEAD = re.compile(
-    rb"HTTP/1\.[0-9] 200\b[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n"  # version 2, with headers
-    rb"|(?!HTTP/1\.[0-9] 200\b)(?:HTTP/1\.[0-9]|ICY|SOURCETABLE|ERROR) [^\n]*\n"  # a refusal, or version 1
-)
-_STATUS = re.compile(rb"(?:HTTP/1\.[0-9]|ICY|SOURCETABLE) ([0-9]{3})\b")
-_BEGINNINGS = (b"HTTP/1.", b"ICY ", b"SOURCETABLE ", b"ERROR")
-_SOURCE_TABLE = re.compile(rb"SOURCETABLE|.*^content-type:[ \t]*gnss/sourcetable", re.I | re.M | re.S)
-_PAGE = re.compile(rb"^content-type:[ \t]*text/html", re.I | re.M)
-_CHUNKED = re.compile(rb"^transfer-encoding:[ \t]*chunked", re.I | re.M)
-_CHUNK_WITH_DATA = re.compile(rb"0*[1-9A-Fa-f][0-9A-Fa-f]*[^\n]*\n.", re.S)
-_STRAY_HEADERS = re.compile(rb"(?:[A-Za-z-]+:[^\r\n]*\r?\n)*(?:\r?\n)?")
-_PARTIAL_HEADER = re.compile(rb"[A-Za-z-]*(?::[^\r\n]*)?\r?")
+PAUSE = 1.0  # seconds to wait for what a caster may add to its response, such as a page
+_ERROR_PAGE = 4096  # bytes
+
+_REGION = "Check that the position is in the region of the plan."
 
 
-def verify(server: Server, credentials: Credentials, position: tuple[float, float] | None, caster_ca_path: str) -> bool:
+@dataclass(frozen=True)
+class Corrections:
+    """The first messages of a stream.
+
+    :param first_ms: milliseconds from the request to the first message.
+    :param types: of the messages that arrived with it, in their order and each of them once.
+    """
+
+    first_ms: int
+    types: tuple[str, ...]
+
+
+def verify(
+    server: Server,
+    credentials: Credentials,
+    position: tuple[float, float] | None,
+    caster_ca_path: str,
+    *,
+    in_use: bool = False,
+) -> Corrections | None:
     """Log in at a caster and, with a position, wait for corrections.
 
     :param position: latitude and longitude in degrees.
     :param caster_ca_path: CA certificates, a file or a directory; one must have signed the certificate of a caster.
-    :returns: whether corrections arrived.
-    :raises ProvisioningError: if the caster does not accept the login, or if that remains unknown.
+    :param in_use: whether a consumer may be connected with the same login. Then a caster may refuse a second one.
+    :returns: ``None`` if the caster accepted the login and sends nothing, which is enough without a position.
+    :raises ProvisioningError: ``credentials_refused``, or ``refused_or_in_use`` if the login may be in use;
+        ``no_plan``, ``refused``, ``rate_limited``, ``server_error``, ``proxy_refused``, ``tls``, ``timeout``,
+        ``unreachable``, ``host_not_allowed`` and ``bad_response`` if another problem prevents corrections.
     """
     context = trust.load(trust.named("caster_ca_path", caster_ca_path)) if server.tls else None
     sentence = gga(*position, datetime.now(timezone.utc)) if position is not None else ""
+    mountpoint = credentials.ntrip_mountpoint or ""
     with closing(Connection(open_connection(server, context), server)) as connection:
+        begin = time.monotonic()
         try:
             connection.send(_request(server, credentials, sentence))
-            head, body = _read_head(connection)
+            head, received = _read_head(server, connection)
         except OSError as error:
-            problem = connection_problem(server, error, "did not respond to the request")
-            if problem.code == "timeout" and not sentence:
-                problem = problem.with_advice("Some casters respond only to a request with a position.")
-            raise problem from None
-        _check_head(server, head, credentials.ntrip_mountpoint or "")
-        if sentence:
-            _await_data(server, connection, head, body, sentence.encode())
-    return bool(sentence)
+            raise _no_response(server, error, bool(sentence)) from None
+        if head.status != 200 or head.protocol == "SOURCETABLE":
+            page = _read_page(connection, received)
+            raise refusal(server, parse_head(page) or head, page, mountpoint, in_use=in_use)
+        stream = _Stream(server, connection, mountpoint, in_use, received)
+        types = stream.wait_for_corrections(sentence.encode())
+        return Corrections(round((time.monotonic() - begin) * 1000), types) if types else None
 
 
 def gga(latitude: float, longitude: float, now: datetime) -> str:
@@ -93,6 +112,7 @@ def _request(server: Server, credentials: Credentials, sentence: str) -> bytes:
         f"Host: {server.authority}",
         "Ntrip-Version: Ntrip/2.0",
         "User-Agent: NTRIP thingstream.ztp",
+        "Accept: */*",
         f"Authorization: Basic {login}",
         "Connection: close",
         *([f"Ntrip-GGA: {sentence.strip()}"] if sentence else []),
@@ -100,91 +120,137 @@ def _request(server: Server, credentials: Credentials, sentence: str) -> bytes:
     return "\r\n".join([*lines, "", sentence]).encode()
 
 
-def _read_head(connection: Connection) -> tuple[bytes, bytes]:
-    """Return the head of the response and the first bytes after it.
+def _no_response(server: Server, error: OSError, has_position: bool) -> ProvisioningError:
+    """Return the error for a request without a complete response."""
+    problem = connection_problem(server, error, "did not respond to the request")
+    if problem.code == "timeout" and not has_position:
+        return problem.with_advice("Some casters respond only to a request with a position.")
+    if problem.code == "bad_response":
+        return problem.with_advice(
+            "Casters do so on a port with TLS that is used without, and some do for a wrong login or one in use."
+        )
+    return problem
 
-    Both are empty if the response is not that of a caster.
-    """
+
+def _read_head(server: Server, connection: Connection) -> tuple[Head, bytes]:
+    """Read until the status of the response is known; return its head as far as it has arrived, and all bytes."""
     received = b""
-    while (match := _HEAD.match(received)) is None:
+    while (head := parse_head(received)) is None:
         chunk = connection.recv(4096)
-        received += chunk
-        if not received:
+        received += chunk or b"\n"  # a response that ends within its first line is complete
+        if not received.strip() and not chunk:
             raise ConnectionResetError
-        if not chunk or not any(received.startswith(known[: len(received)]) for known in _BEGINNINGS):
-            return b"", b""
-    return match.group(), received[match.end() :]
+        if not may_be_caster(received) or (not chunk and parse_head(received) is None):
+            raise not_a_caster(server, received)
+    return head, received
 
 
-def _check_head(server: Server, head: bytes, mountpoint: str) -> None:
-    """Check that the head begins a stream of corrections.
+def _read_page(connection: Connection, received: bytes) -> bytes:
+    """Return the response with its begin and what follows within a moment: it may say why the request is refused."""
+    with suppress(OSError):
+        while len(received) < _ERROR_PAGE and (chunk := connection.recv(4096, PAUSE)):
+            received += chunk
+    return received
 
-    :raises ProvisioningError: ``credentials_refused``, ``server_error``, ``refused`` or ``bad_response`` otherwise.
-    """
-    found = _STATUS.match(head)
-    status = int(found.group(1)) if found else None
-    if status in (401, 403) or re.match(rb"ERROR\b.*password", head, re.I):
-        raise ProvisioningError(
-            "credentials_refused",
-            f"The {server} does not accept user name and password for the mount point {mountpoint}: check the Thing "
-            "in the portal, and renew the credentials with force.",
-            status,
+
+class _Stream:
+    """The body of a response with status 200, which may be a stream of corrections or a page."""
+
+    def __init__(self, server: Server, connection: Connection, mountpoint: str, in_use: bool, received: bytes) -> None:
+        self._server = server
+        self._connection = connection
+        self._mountpoint = mountpoint
+        self._in_use = in_use
+        self._received = received  # the whole response, until its headers are complete
+        self._body: Body | None = None
+        self._decoded = b""
+        self._reader = FrameReader()
+        head = parse_head(received)
+        assert head is not None, "the status line has arrived"
+        self._head = head
+
+    def wait_for_corrections(self, sentence: bytes) -> tuple[str, ...]:
+        """Return the types of the first messages; none if the caster sends nothing, and there is no position.
+
+        :param sentence: the position, which some casters expect once more after their response; empty if there is none.
+        """
+        types = self._decode(b"")
+        try:
+            with suppress(ConnectionError):  # a caster that closed the connection may have sent data before
+                if sentence:
+                    self._connection.send(sentence)
+            while not types:
+                self._check_page(ended=False)
+                # Without a position, casters may send nothing; but a page would follow at once.
+                waits = bool(sentence) or self._has_content or not self._may_be_silent
+                chunk = b"" if self._has_ended else self._connection.recv(4096, None if waits else PAUSE)
+                if not chunk:
+                    raise ConnectionResetError
+                types = self._decode(chunk)
+        except TimeoutError:
+            self._check_page(ended=True)
+            if not self._may_be_silent:
+                raise _no_response(self._server, TimeoutError(), bool(sentence)) from None
+            if not sentence and not self._has_content:
+                return ()
+            raise self._without_corrections(
+                "timeout", f"no message of RTCM 3 or SPARTN within {self._server.timeout:g} seconds", bool(sentence)
+            ) from None
+        except ConnectionError:
+            self._check_page(ended=True)
+            raise self._without_corrections(
+                "bad_response", "no message of RTCM 3 or SPARTN before it closed the connection", bool(sentence)
+            ) from None
+        except OSError as error:
+            raise connection_problem(self._server, error, "sent no corrections") from None
+        return types
+
+    @property
+    def _may_be_silent(self) -> bool:
+        """Whether the response is complete as far as it goes. ICY has no headers."""
+        return self._body is not None or self._head.protocol == "ICY"
+
+    @property
+    def _content(self) -> bytes:
+        """What has arrived of the body. Where it should begin after an incomplete head, that is a header or text."""
+        if self._body is not None:
+            return self._decoded
+        return b"" if self._head.headers else self._received[self._head.end :]
+
+    @property
+    def _has_content(self) -> bool:
+        return bool(self._content.strip())
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._body is not None and self._body.ended
+
+    def _decode(self, data: bytes) -> tuple[str, ...]:
+        """Take bytes of the response; return the types of the messages that they complete."""
+        if self._body is None:
+            self._received += data
+            self._head = parse_head(self._received) or self._head
+            if self._head.body is None:
+                return ()
+            self._body = Body(self._head)
+            data = self._received[self._head.body :]
+        decoded = self._body.feed(data)
+        self._decoded += decoded
+        return tuple(dict.fromkeys(self._reader.feed(decoded)))
+
+    def _check_page(self, *, ended: bool) -> None:
+        """Check that the response is not a page.
+
+        :raises ProvisioningError: see ``page_problem``.
+        """
+        # the begin of a header is no text, unless nothing follows
+        content = self._content if ended or self._body is not None else b""
+        problem = page_problem(self._server, self._head, content, self._mountpoint, in_use=self._in_use, ended=ended)
+        if problem is not None:
+            raise problem
+
+    def _without_corrections(self, code: str, what: str, has_position: bool) -> ProvisioningError:
+        advice = _REGION if has_position else "Set position, without which PointPerfect sends nothing."
+        return ProvisioningError(
+            code, f"The {self._server} accepted the login, but sent {what}. {advice}", self._head.status
         )
-    if status is not None and 500 <= status < 600:
-        raise ProvisioningError("server_error", f"The {server} has a problem (HTTP {status}): run again later.", status)
-    if status is not None and 400 <= status < 500:
-        known = "does not know" if status == 404 else f"refuses (HTTP {status})"
-        raise ProvisioningError(
-            "refused", f"The {server} {known} the mount point {mountpoint}: compare it with the plan.", status
-        )
-    if status == 200 and _SOURCE_TABLE.match(head):
-        raise ProvisioningError(
-            "refused",
-            f"The {server} sends its source table, because it does not know the mount point {mountpoint}: "
-            "compare it with the plan.",
-            status,
-        )
-    if head.startswith(b"ERROR"):
-        raise ProvisioningError(
-            "refused", f"The {server} refuses the mount point {mountpoint}: compare it with the plan."
-        )
-    if status != 200 or _PAGE.search(head):
-        raise ProvisioningError(
-            "bad_response",
-            f"The response of the {server} is not NTRIP: check host and port of the credentials, and whether a proxy "
-            "is in between.",
-            status,
-        )
-
-
-def _await_data(server: Server, connection: Connection, head: bytes, body: bytes, sentence: bytes) -> None:
-    """Send the position once more, which some casters expect after their response, and wait for a byte of data."""
-    advice = "Check that the position is in the region of the plan."
-    try:
-        with suppress(ConnectionError):  # a caster that closed the connection may have sent data before
-            connection.send(sentence)
-        while not _has_data(head, body):
-            chunk = connection.recv(4096)
-            body += chunk
-            if not chunk:
-                raise ConnectionResetError
-    except TimeoutError:
-        raise ProvisioningError(
-            "timeout",
-            f"The {server} accepted the login, but sent no corrections within {server.timeout:g} seconds. {advice}",
-        ) from None
-    except ConnectionError:
-        raise ProvisioningError(
-            "bad_response",
-            f"The {server} accepted the login, but closed the connection without corrections. {advice}",
-        ) from None
-    except OSError as error:
-        raise connection_problem(server, error, "sent no corrections") from None
-
-
-def _has_data(head: bytes, body: bytes) -> bool:
-    """Return whether the body contains a byte of data beyond headers and chunk sizes."""
-    if head.startswith(b"ICY"):
-        stray = _STRAY_HEADERS.match(body)  # no specification has headers here, but some casters send them
-        return _PARTIAL_HEADER.fullmatch(body, stray.end() if stray else 0) is None
-    return bool(_CHUNK_WITH_DATA.match(body) if _CHUNKED.search(head) else body)
