@@ -43,7 +43,7 @@ from simulator.client import RunningSimulator
 from stage import running_fleet
 
 EXAMPLES = PROJECT / "examples"
-TESTED = ["busybox-router", "debian-gpsd", "debian-mosquitto-bridge", "ntrip", "production-line"]
+TESTED = ["busybox-router", "container", "debian-gpsd", "debian-mosquitto-bridge", "ntrip", "production-line"]
 PLAYBOOKS = sorted(str(path) for path in EXAMPLES.glob("*/*.yml") if path.name != "inventory.yml")
 CURRENT = "etc/thingstream/pointperfect/current"
 ENSURE = "Ensure credentials"
@@ -97,6 +97,14 @@ GPSD = """#!/bin/sh
 printf '%s\\n' "$@" >/run/gpsd.arguments
 exec sleep 100000
 """
+DOCKER = """#!/bin/sh
+case $* in
+    *" up -d") ;;
+    *" restart corrections") echo corrections >>/run/started ;;
+    *" exec "*) printf '\\323\\0\\023' ;;
+    *) exit 64 ;;
+esac
+"""
 GPSPIPE = """#!/bin/sh
 ! grep -q ^ntrip:// /run/gpsd.arguments || echo '{"class":"RTCM3"}'
 """
@@ -133,7 +141,7 @@ include_dir /etc/mosquitto/conf.d
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Gateways of these tests alone: services are put on them."""
-    with running_fleet(tmp_path_factory.mktemp("machines"), debian=4, busybox=2) as running:
+    with running_fleet(tmp_path_factory.mktemp("machines"), debian=5, busybox=2) as running:
         yield running
 
 
@@ -303,7 +311,7 @@ def test_every_example_is_tested() -> None:
 
 def test_syntax(tmp_path: Path) -> None:
     """As they lie there, without a vault file."""
-    assert len(PLAYBOOKS) == 5
+    assert len(PLAYBOOKS) == 6
     first, *others = [str(EXAMPLES / example / "inventory.yml") for example in TESTED]
     together = tmp_path / "together.yml"
     together.write_text(yaml.safe_dump([{"ansible.builtin.import_playbook": playbook} for playbook in PLAYBOOKS]))
@@ -435,6 +443,16 @@ def test_ntrip_into_str2str(machines: Fleet, simulator: RunningSimulator, tmp_pa
     assert site.modes("str2str-1") == expected
     assert started(machines, "gw4") == 1
     on_gateway(machines, "gw4", "kill $(cat /run/str2str.pid)")
+
+
+def test_ntrip_into_a_container(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
+    """With a script for docker; test_containers.py runs the compose file."""
+    site = make_site(machines, simulator, tmp_path, "container", ["gw5"], RTCM)
+    site.variables = {"ansible_user": "operator"}
+    put(machines, "gw5", {"usr/bin/docker": DOCKER})
+    site.check_run_again_check(str(site.directory / "site.yml"))
+    assert site.modes("box-1") == {"str2str.args": "0600", "credentials.json": "0600", "thing.json": "0640"}
+    assert started(machines, "gw5") == 1
 
 
 def test_a_router_with_busybox(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
