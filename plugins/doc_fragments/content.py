@@ -17,6 +17,8 @@ options:
       - V(pem) writes C(ca.crt) and, where the Thing logs in with a certificate, C(client.crt), C(client.key), and both
         in C(client.pem).
       - V(env) writes C(credentials.env) for C(EnvironmentFile=) of systemd and for every POSIX shell.
+      - V(env-plain) writes C(credentials.plain.env), the same variables without quotes, for C(--env-file) of podman and
+        docker. A value that begins or ends with a blank is refused.
       - V(mosquitto) writes C(mosquitto.conf), a bridge section for C(include_dir) of mosquitto 2, and the files of
         V(pem).
       - V(topics) writes C(topics.txt), one MQTT topic in each line.
@@ -32,7 +34,7 @@ options:
       - If not set, V(pem) and V(env), as far as the credentials can serve them.
     type: list
     elements: str
-    choices: [env, gpsd, mosquitto, pem, pygnssutils, str2str, topics, ucenter]
+    choices: [env, env-plain, gpsd, mosquitto, pem, pygnssutils, str2str, topics, ucenter]
   templates:
     description:
       - Your own templates. They are rendered on the controller, with the record as C(thing) and all fields of the

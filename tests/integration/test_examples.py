@@ -37,12 +37,13 @@ from ansible_collections.thingstream.ztp.tests.unit.support import serving
 from gateways.fleet import Fleet
 from integration.ansible_run import PROJECT, PROVISION, Run, plain, run_playbook
 from integration.broker import PROGRAMS, running_broker
+from integration.programs import replaced
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from simulator.client import RunningSimulator
 from stage import running_fleet
 
 EXAMPLES = PROJECT / "examples"
-TESTED = ["busybox-router", "debian-gpsd", "debian-mosquitto-bridge", "production-line"]
+TESTED = ["busybox-router", "container", "debian-gpsd", "debian-mosquitto-bridge", "ntrip", "production-line"]
 PLAYBOOKS = sorted(str(path) for path in EXAMPLES.glob("*/*.yml") if path.name != "inventory.yml")
 CURRENT = "etc/thingstream/pointperfect/current"
 ENSURE = "Ensure credentials"
@@ -67,13 +68,19 @@ stop() {
 }
 case $verb in
     daemon-reload)
-        for file in /lib/systemd/system/*.service; do
+        for file in /lib/systemd/system/*.service /etc/systemd/system/*.service; do
+            [ -e "$file" ] || continue
             name=${file##*/}
             cat "$file" "/etc/systemd/system/$name.d"/*.conf >"$name" || :
         done
         ;;
     restart)
         stop
+        export CREDENTIALS_DIRECTORY="/run/credentials/$unit.service"
+        mkdir -p "$CREDENTIALS_DIRECTORY"
+        for credential in $(sed -n 's/^LoadCredential=//p' "$unit.service"); do
+            cp "${credential#*:}" "$CREDENTIALS_DIRECTORY/${credential%%:*}"
+        done
         command=$(sed -n 's/^ExecStart=//p' "$unit.service" | tail -n 1 | sed 's/\$\$/$/g')
         set -a
         [ ! -e "/etc/default/$unit" ] || . "/etc/default/$unit"
@@ -89,6 +96,17 @@ esac 2>>/run/systemctl.log
 GPSD = """#!/bin/sh
 printf '%s\\n' "$@" >/run/gpsd.arguments
 exec sleep 100000
+"""
+DOCKER = """#!/bin/sh
+case $* in
+    *" up -d") ;;
+    *" restart corrections") echo corrections >>/run/started ;;
+    *" exec "*) printf '\\323\\0\\023' ;;
+    *) exit 64 ;;
+esac
+"""
+GPSPIPE = """#!/bin/sh
+! grep -q ^ntrip:// /run/gpsd.arguments || echo '{"class":"RTCM3"}'
 """
 # The user is nobody special, and reads what is deployed by the group alone.
 CORRECTIONS_UNIT = "[Service]\nExecStart=setpriv --reuid consumer --regid gnss --clear-groups /usr/bin/corrections\n"
@@ -123,7 +141,7 @@ include_dir /etc/mosquitto/conf.d
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Gateways of these tests alone: services are put on them."""
-    with running_fleet(tmp_path_factory.mktemp("machines"), debian=3, busybox=2) as running:
+    with running_fleet(tmp_path_factory.mktemp("machines"), debian=5, busybox=2) as running:
         yield running
 
 
@@ -293,7 +311,7 @@ def test_every_example_is_tested() -> None:
 
 def test_syntax(tmp_path: Path) -> None:
     """As they lie there, without a vault file."""
-    assert len(PLAYBOOKS) == 4
+    assert len(PLAYBOOKS) == 6
     first, *others = [str(EXAMPLES / example / "inventory.yml") for example in TESTED]
     together = tmp_path / "together.yml"
     together.write_text(yaml.safe_dump([{"ansible.builtin.import_playbook": playbook} for playbook in PLAYBOOKS]))
@@ -387,7 +405,8 @@ def test_ntrip_into_gpsd(machines: Fleet, simulator: RunningSimulator, tmp_path:
         for gateway in gateways:
             unit = "[Service]\nExecStart=/usr/sbin/gpsd $GPSD_OPTIONS $OPTIONS $DEVICES\n"  # Debian's
             settings = 'DEVICES="/dev/ttyACM0"\nGPSD_OPTIONS="-n"\n'
-            put_unit(machines, gateway, "gpsd", unit, {"etc/default/gpsd": settings, "usr/sbin/gpsd": GPSD})
+            put_unit(machines, gateway, "gpsd", unit, {"etc/default/gpsd": settings, "usr/sbin/gpsd": GPSD,
+                     "usr/bin/gpspipe": GPSPIPE})  # fmt: skip
         site.check_run_again_check(str(site.directory / "site.yml"))
     for host, gateway in site.hosts.items():
         root = machines.root(gateway)
@@ -400,6 +419,40 @@ def test_ntrip_into_gpsd(machines: Fleet, simulator: RunningSimulator, tmp_path:
     # what the comment in the unit says: gpsd starts without credentials, too
     on_gateway(machines, "gw2", f"rm /{CURRENT} && systemctl restart gpsd && sleep 0.5 && systemctl is-active gpsd")
     assert (machines.root("gw2") / "run/gpsd.arguments").read_text().splitlines() == ["-n", "/dev/ttyACM0"]
+
+
+def test_ntrip_into_str2str(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
+    """One program of the example, whose units and health commands test_ntrip_consumers.py runs for all of them.
+
+    Here str2str writes into a file and not to a port, for the gateways share the network.
+    """
+    with serving_any_login() as port:
+        switches = {"host": "127.0.0.1", "port": port}
+        site = make_site(machines, simulator, tmp_path, "ntrip", ["gw4"], {**RTCM, "simulator": switches})
+        put_program(machines, "gw4", "str2str")
+        put(machines, "gw4", {"usr/bin/systemctl": SYSTEMCTL})
+        unit = site.directory / "files" / "str2str.service"
+        outputs = "-out serial://ttyACM0:38400 -out tcpsvr://:2103"
+        unit.write_text(replaced(unit.read_text(), {outputs: "-out file:///run/corrections"}))
+        site.variables = {
+            "ansible_user": "operator",
+            "thingstream_gateway_health_command": "test -s /run/corrections",
+        }
+        site.check_run_again_check(str(site.directory / "site.yml"))
+    expected = {"str2str.args": "0600", "credentials.json": "0600", "thing.json": "0640"}
+    assert site.modes("str2str-1") == expected
+    assert started(machines, "gw4") == 1
+    on_gateway(machines, "gw4", "kill $(cat /run/str2str.pid)")
+
+
+def test_ntrip_into_a_container(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
+    """With a script for docker; test_containers.py runs the compose file."""
+    site = make_site(machines, simulator, tmp_path, "container", ["gw5"], RTCM)
+    site.variables = {"ansible_user": "operator"}
+    put(machines, "gw5", {"usr/bin/docker": DOCKER})
+    site.check_run_again_check(str(site.directory / "site.yml"))
+    assert site.modes("box-1") == {"str2str.args": "0600", "credentials.json": "0600", "thing.json": "0640"}
+    assert started(machines, "gw5") == 1
 
 
 def test_a_router_with_busybox(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:

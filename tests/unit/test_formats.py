@@ -108,6 +108,9 @@ PORTAL = {f"device-{THING}-pp-cert.crt": 0o400, f"device-{THING}-pp-key.pem": 0o
         ("env", "spartn", {"credentials.env": 0o400}),
         ("env", "cloudlocate", {"credentials.env": 0o400}),
         ("env", "rtcm", {"credentials.env": 0o400}),
+        ("env-plain", "spartn", {"credentials.plain.env": 0o400}),
+        ("env-plain", "cloudlocate", {"credentials.plain.env": 0o400}),
+        ("env-plain", "rtcm", {"credentials.plain.env": 0o400}),
         ("mosquitto", "spartn", {**PAIR, "mosquitto.conf": 0o400}),
         ("mosquitto", "cloudlocate", {"ca.crt": 0o644, "mosquitto.conf": 0o400}),
         ("mosquitto", "plain", {"mosquitto.conf": 0o400}),
@@ -382,6 +385,28 @@ def test_no_password_breaks_out_of_the_environment(password: str) -> None:
         ["/bin/sh", "-euc", f'{content}\nprintf "%s" "$PYGPSCLIENT_PASSWORD"'], capture_output=True, check=True
     )
     assert (shell.stdout.decode(), shell.stderr) == (password, b"")
+
+
+# ---- the environment without quotes ----
+
+
+@pytest.mark.parametrize("password", HOSTILE)
+def test_a_plain_environment_holds_every_value_as_it_is(password: str) -> None:
+    """Blanks at an end are refused; the error names the field and the remedy, and not the value."""
+    if password == password.strip():
+        assert f"\nTHINGSTREAM_NTRIP_PASSWORD={password}\n" in text("env-plain", rtcm(password=password))
+    else:
+        message = refused("env-plain", rtcm(password=password)).message
+        assert message == (
+            "The format env-plain cannot hold ntrip_password, which begins or ends with a blank or has a line break: "
+            "take env-plain out of formats, and mount credentials.env of the format env."
+        )
+
+
+def test_both_environments_have_the_same_variables(ec_pair: Pair) -> None:
+    response = {**spartn(ec_pair), **rtcm()}
+    quoted, plain = text("env", response).splitlines(), text("env-plain", response).splitlines()
+    assert [shlex.split(line.replace("\\$", "$")) for line in quoted] == [[line] for line in plain]
 
 
 # ---- NTRIP URLs ----

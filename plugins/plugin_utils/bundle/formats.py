@@ -79,9 +79,35 @@ def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
     """An environment file that systemd and every shell read alike."""
+    return {"credentials.env": _environment(_variables(credentials, layout), "THINGSTREAM_", layout)}
+
+
+def _env_plain(credentials: Credentials, layout: Layout) -> dict[str, File]:
+    """Return an environment file without quotes, for ``--env-file`` of podman and docker.
+
+    Both take every character after the first ``=`` as it is (docker: its source). Other readers of such files drop
+    blanks at the ends of a value.
+    """
+    lines = []
+    for name, value in _variables(credentials, layout).items():
+        if value is None:
+            continue
+        text = str(value)
+        if text != text.strip() or not text.isprintable():
+            raise ProvisioningError(
+                "bad_option",
+                f"The format env-plain cannot hold {name.lower()}, which begins or ends with a blank or has a line "
+                "break: take env-plain out of formats, and mount credentials.env of the format env.",
+            )
+        lines.append(f"THINGSTREAM_{name}={text}\n")
+    return {"credentials.plain.env": File("".join(lines).encode(), layout.secret_mode)}
+
+
+def _variables(credentials: Credentials, layout: Layout) -> dict[str, object]:
+    """Return what environment files hold, without the prefix of the names; ``None`` for what is not there."""
     current = f"{layout.path}/current"
     has_pair = credentials.certificate is not None
-    values = {
+    return {
         "SERVICE": credentials.service,
         "CLIENT_ID": credentials.client_id,
         "HOST": credentials.host,
@@ -101,7 +127,6 @@ def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
         "NTRIP_USERNAME": credentials.ntrip_username,
         "NTRIP_PASSWORD": credentials.ntrip_password,
     }
-    return {"credentials.env": _environment(values, "THINGSTREAM_", layout)}
 
 
 def _environment(values: Mapping[str, object], prefix: str, layout: Layout) -> File:
@@ -301,6 +326,7 @@ def _has_ntrip(credentials: Credentials) -> bool:
 FORMATS: Mapping[str, Format] = {
     "pem": Format(_MQTT, lambda credentials: credentials.host is not None, _pem),
     "env": Format((*_MQTT, "ntrip"), lambda credentials: bool(credentials.delivery), _env),
+    "env-plain": Format((*_MQTT, "ntrip"), lambda credentials: bool(credentials.delivery), _env_plain),
     "mosquitto": Format(_MQTT, _serves_mosquitto, _mosquitto),
     "topics": Format(_MQTT, lambda credentials: bool(credentials.subscriptions), _topics),
     "ucenter": Format(_MQTT, lambda credentials: credentials.host is not None and _has_pair(credentials), _ucenter),
