@@ -90,7 +90,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, simulator: RunningSimula
     """The first run of configure.yml, told everything, against an AWX that holds nothing of it."""
     work = tmp_path_factory.mktemp("awx")
     awx = empty_awx(work / "projects")
-    token = simulator.put_profile("awx", service="pointperfect")
+    token = simulator.put_profile("awx", service="pointperfect", plan="mqtt")
     settings = {
         "thingstream_awx_api_url": simulator.url,
         "thingstream_awx_ca": simulator.ca_path.read_text(),

@@ -86,7 +86,7 @@ def bench(gateways: Fleet, simulator: RunningSimulator, work: Path) -> None:
         "ANSIBLE_PIPELINING": "1",
     }
     playbooks = write_playbooks(work)
-    token = simulator.put_profile("bench", service="pointperfect")
+    token = simulator.put_profile("bench", service="pointperfect", plan="mqtt")
 
     hardware = work / "hardware.ini"
 

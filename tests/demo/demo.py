@@ -35,7 +35,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "allow_list": ROVERS,
         "hardware_code_mandatory": True,
     },
-    "rovers by MQTT": {"service": "pointperfect"},
+    "rovers by MQTT": {"service": "pointperfect", "client_protocol": "MQTT"},
     "bases": {"service": "pointperfect-live"},
     "trackers": {"service": "cloudlocate"},
 }

@@ -146,7 +146,7 @@ def test_one_gateway_is_renewed_if_its_login_really_is_refused(tmp_path: Path) -
             "broker_ca_path": simulator.ca_path,
             "spool_path": tmp_path / "spool",
             "service": "pointperfect",
-            "token": simulator.put_profile("eda", service="pointperfect", simulator=switches),
+            "token": simulator.put_profile("eda", service="pointperfect", simulator=switches, plan="mqtt"),
             "field_map": {"port": f"`{port}`"},
         }
         inventory = write_inventory(

@@ -92,7 +92,7 @@ def test_what_is_declared_is_enough(
 
     work = tmp_path / "broker"
     work.mkdir()
-    token = simulator.put_profile("declared", service="pointperfect", simulator={"host": "127.0.0.1"})
+    token = simulator.put_profile("declared", service="pointperfect", simulator={"host": "127.0.0.1"}, plan="mqtt")
     with running_broker(simulator, work, "require_certificate true\nuse_identity_as_username true") as broker:
         options = {
             "service": "pointperfect",

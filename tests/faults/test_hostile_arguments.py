@@ -41,7 +41,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 def test_hostile_hosts_and_options(
     trials: Trial, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
 ) -> None:
-    token = simulator.put_profile("hostile-arguments")
+    token = simulator.put_profile("hostile-arguments", plan="mqtt")
     hosts: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(NAMES):
         hosts[name] = {"thingstream_gateway_hardware_id": f"named-{number}", "thingstream_gateway_given_name": "g"}

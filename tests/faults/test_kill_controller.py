@@ -49,7 +49,7 @@ MAX_POINTS = 1000
 @pytest.fixture(params=["pointperfect", "cloudlocate"])
 def controller(request: pytest.FixtureRequest, simulator: RunningSimulator, tmp_path: Path) -> Iterator[Controller]:
     service = request.param
-    token = simulator.put_profile(f"kill-{service}", service=service)
+    token = simulator.put_profile(f"kill-{service}", service=service, plan="mqtt")
     # the fork of a process must not use the connection of this one, so that all of this is known before
     yield Controller(tmp_path / "gateway", service, simulator=simulator, token=token, hardware_id=tmp_path.name)
     simulator.set_clock_offset(0)
@@ -223,7 +223,7 @@ MOMENTS = [
 def test_the_playbook_is_killed(
     service: str, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path, trials: Trial, full: bool
 ) -> None:
-    token = simulator.put_profile(f"kill-{service}", service=service)
+    token = simulator.put_profile(f"kill-{service}", service=service, plan="mqtt")
     moments = MOMENTS if full else MOMENTS[2:3] if service == "cloudlocate" else []
     if service == "pointperfect":  # a repeatable request has no marker
         moments = [moment for moment in moments if not moment[0].startswith("requests.")]

@@ -235,7 +235,7 @@ class Site:
 
     def __post_init__(self) -> None:
         for service in (*REPEATABLE, "cloudlocate"):
-            self.tokens[service] = self.simulator.put_profile(f"network-{service}", service=service)
+            self.tokens[service] = self.simulator.put_profile(f"network-{service}", service=service, plan="mqtt")
         plays = [
             {"import_playbook": f"thingstream.ztp.{play}", "vars": {"thingstream_hosts": call}}
             for call, play in CALLS.items()

@@ -101,7 +101,7 @@ class Matrix:
 
     def __init__(self, fleet: Fleet, simulator: RunningSimulator, platform: Mapping[str, Any], work: Path) -> None:
         self.fleet, self.simulator, self.work = fleet, simulator, work
-        token = simulator.put_profile("matrix", service="pointperfect", hardware_code_mandatory=True)
+        token = simulator.put_profile("matrix", service="pointperfect", hardware_code_mandatory=True, plan="mqtt")
         self.common = {
             **platform,
             "thingstream_gateway_service": "pointperfect",

@@ -318,7 +318,7 @@ def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict
         hosts[name] = {**connection, **{f"thingstream_gateway_{option}": value for option, value in options.items()}}
 
     def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"service": options["service"]}
+        return {"service": options["service"], "plan": "mqtt"}
 
     host("permission.one", {}, {**debian, "ansible_user": "consumer"})
     show = f"cat {PLACE}/stories/health_check_failed.*/generations/*/*; cat {PLACE}/stories/*/current/* >&2; false"
@@ -375,7 +375,9 @@ def test_a_leak_is_found_in_each_place(
     prepare_gateways(gateways)
     (work / "reports").mkdir()
     (tmp_path / "spool" / "ledger").mkdir(parents=True)
-    simulator.post(simulator.put_profile("leaks", service="pointperfect"), hardwareId="leaks").raise_for_status()
+    simulator.post(
+        simulator.put_profile("leaks", service="pointperfect", plan="mqtt"), hardwareId="leaks"
+    ).raise_for_status()
     secrets = platform_secrets(simulator)
     key = next(name for name in secrets if name.startswith("private_key of leaks"))
     reached = connections(gateways)
@@ -404,7 +406,9 @@ def test_a_leak_is_found_in_each_place(
 @pytest.mark.parametrize("before", ["", "x", "xy"])
 def test_every_form_is_found(simulator: RunningSimulator, before: str) -> None:
     """With any text before it; also any one line of a key, and any piece of its numbers."""
-    simulator.post(simulator.put_profile("forms", service="pointperfect"), hardwareId="forms").raise_for_status()
+    simulator.post(
+        simulator.put_profile("forms", service="pointperfect", plan="mqtt"), hardwareId="forms"
+    ).raise_for_status()
     key = next(secret for name, secret in platform_secrets(simulator).items() if name.startswith("private_key"))
     secrets = {"password": "a/b&c+d e'f", "key": key}
     password, lines = secrets["password"], key.splitlines()

@@ -31,7 +31,7 @@ SELECTIONS = {
 def test_the_simulator_keeps_to_its_schema(name: str, full: bool, trials: Trial, tmp_path: Path) -> None:
     with start(tmp_path / "simulator", key_pool=40 if full else 5) as simulator:
         tokens = {
-            f"TOKEN_{service.replace('-', '_')}": simulator.put_profile(service, service=service)
+            f"TOKEN_{service.replace('-', '_')}": simulator.put_profile(service, service=service, plan="mqtt")
             for service in SERVICES
         }
         run = subprocess.run(

@@ -154,7 +154,7 @@ def host_variables(
     :param place: a directory of the gateway that is prepared.
     :param more: texts for further braces, ``proxy_login`` and ``unknown_token``.
     """
-    token = simulator.put_profile(name, **{"service": "pointperfect", **case.profile})
+    token = simulator.put_profile(name, **{"service": "pointperfect", "plan": "mqtt", **case.profile})
     values = {
         "name": name,
         "work": work,

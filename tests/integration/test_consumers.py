@@ -74,7 +74,7 @@ def mosquitto(program: str, port: int, directory: Path, *arguments: str) -> subp
 def test_mosquitto_accepts_the_deployed_pair(
     simulator: RunningSimulator, platform: dict[str, Any], broker: int, tmp_path: Path
 ) -> None:
-    token = simulator.put_profile("consumers", service="pointperfect")
+    token = simulator.put_profile("consumers", service="pointperfect", plan="mqtt")
     hosts = {
         name: {
             "thingstream_gateway_service": "pointperfect",

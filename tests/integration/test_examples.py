@@ -326,7 +326,7 @@ def test_syntax(tmp_path: Path) -> None:
 
 def test_a_bridge_of_mosquitto(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     """Real corrections arrive over the bridge: without them the example's health command would fail."""
-    site = make_site(machines, simulator, tmp_path, "debian-mosquitto-bridge", ["gw1"], {})
+    site = make_site(machines, simulator, tmp_path, "debian-mosquitto-bridge", ["gw1"], {"plan": "mqtt"})
     site.variables = {"ansible_user": "operator", "thingstream_gateway_broker_ca_path": simulator.ca_path}
     for number, gateway in enumerate(site.hosts.values(), start=1):
         for program in ("mosquitto", "mosquitto_sub"):
@@ -474,7 +474,7 @@ def test_a_router_with_busybox(machines: Fleet, simulator: RunningSimulator, tmp
 
 
 def test_a_production_line(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
-    site = make_site(machines, simulator, tmp_path, "production-line", ["gw3"], {})
+    site = make_site(machines, simulator, tmp_path, "production-line", ["gw3"], {"plan": "mqtt"})
     # the first half knows nothing of the gateways: their addresses are those of the example
     site.check_run_again_check(str(site.directory / "store.yml"), "Ensure credentials in the store", connect=False)
     for host in site.hosts:

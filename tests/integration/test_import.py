@@ -43,7 +43,7 @@ class Site:
 
     def in_portal(self, **settings: Any) -> tuple[str, dict[str, Any]]:
         """A Thing that somebody has made by hand: the token of its profile, and what the portal shows."""
-        token = self.simulator.put_profile(self.name, service="pointperfect", **settings)
+        token = self.simulator.put_profile(self.name, **{"service": "pointperfect", "plan": "mqtt", **settings})
         response: dict[str, Any] = self.simulator.post(token, "pointperfect", hardwareId=self.name).json()
         self.simulator.clear_requests()
         return token, response

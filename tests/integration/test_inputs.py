@@ -38,7 +38,7 @@ class Site:
 def site(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -> Site:
     own = {
         "service": "pointperfect",
-        "token": simulator.put_profile("inputs", service="pointperfect"),
+        "token": simulator.put_profile("inputs", service="pointperfect", plan="mqtt"),
         "path": f"{tmp_path}/gateways/{{{{ inventory_hostname }}}}",
     }
     return Site(tmp_path, simulator, {**platform, **{f"{PREFIX}{name}": value for name, value in own.items()}})

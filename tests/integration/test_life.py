@@ -130,7 +130,7 @@ class Life:
 
 @pytest.fixture
 def life(simulator: RunningSimulator, tmp_path: Path) -> Iterator[Life]:
-    token = simulator.put_profile("life", service="pointperfect", simulator={"certificate_days": 730})
+    token = simulator.put_profile("life", service="pointperfect", simulator={"certificate_days": 730}, plan="mqtt")
     yield Life(simulator, tmp_path, "pointperfect", token)
     simulator.set_clock_offset(0)
 
@@ -157,7 +157,7 @@ def test_years_of_keys_and_certificates(life: Life) -> None:
     assert life.run(desired).reason == "expiring"
     # the profile creates a new Thing: what happens in the portal when the old one is removed
     life.token = life.simulator.put_profile(
-        "life", service="pointperfect", simulator={"certificate_days": 730, "new_thing_on_repeat": True}
+        "life", service="pointperfect", simulator={"certificate_days": 730, "new_thing_on_repeat": True}, plan="mqtt"
     )
     life.pass_days(1)
     outcome = life.run(life.desired(renew_before="10%"))

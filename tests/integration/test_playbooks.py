@@ -608,7 +608,7 @@ def test_an_audit_that_cannot_read_the_spool(site: Site) -> None:
 
 def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -> None:
     task = "Ensure credentials"
-    mqtt = simulator.put_profile("mqtt", service="pointperfect")
+    mqtt = simulator.put_profile("mqtt", service="pointperfect", plan="mqtt")
     flex = replace(
         site,
         variables={

@@ -196,7 +196,7 @@ def readers(*client_ids: str) -> str:
 def things(simulator: RunningSimulator, site: Site, tmp_path: Path) -> Fleet:
     port = free_port()
     switches = {"host": "localhost", "new_thing_on_repeat": True}
-    token = simulator.put_profile("programs", service="pointperfect", simulator=switches)
+    token = simulator.put_profile("programs", service="pointperfect", simulator=switches, plan="mqtt")
     site.options = {
         "service": "pointperfect",
         "token": token,
@@ -322,7 +322,7 @@ def test_pygnssutils_and_pygpsclient_over_mqtt(simulator: RunningSimulator, site
     work = tmp_path / "broker"
     work.mkdir()
     port = free_port()
-    token = simulator.put_profile("portal", service="pointperfect", simulator={"host": "localhost"})
+    token = simulator.put_profile("portal", service="pointperfect", simulator={"host": "localhost"}, plan="mqtt")
     site.options = {"service": "pointperfect", "token": token, "field_map": {"port": f"`{port}`"}}
     run = site.provision("one", formats=["pygnssutils", "ucenter"])
     assert run.values("action") == {"one": "created"}, run.output

@@ -25,7 +25,7 @@ PATH = "/etc/thingstream/pointperfect"
 
 @pytest.fixture
 def settings(simulator: RunningSimulator, platform: dict[str, Any]) -> dict[str, Any]:
-    token = simulator.put_profile("ssh", service="pointperfect", hardware_code_mandatory=True)
+    token = simulator.put_profile("ssh", service="pointperfect", hardware_code_mandatory=True, plan="mqtt")
     return {
         **platform,
         "thingstream_gateway_service": "pointperfect",
@@ -192,7 +192,7 @@ def test_a_gateway_that_vanishes_finds_its_response_in_spool(
             time.sleep(0.1)
         os.chown(path.parent, 0, 0)
 
-    simulator.put_profile("ssh", service="pointperfect", simulator={"new_thing_on_repeat": True})
+    simulator.put_profile("ssh", service="pointperfect", simulator={"new_thing_on_repeat": True}, plan="mqtt")
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
     try:

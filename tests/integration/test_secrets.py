@@ -31,7 +31,7 @@ def planted(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, An
         "gw1": {"service": "pointperfect", "plan": "both"},
         "gw2": {"service": "pointperfect-live"},
         "gw3": {"service": "cloudlocate"},
-        "bb1": {"service": "pointperfect"},
+        "bb1": {"service": "pointperfect", "plan": "mqtt"},
     }
     hosts = {}
     for host, profile in profiles.items():

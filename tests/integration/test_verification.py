@@ -54,7 +54,9 @@ def credentials_of(
     simulator: RunningSimulator, port: int, name: str, service: str = "pointperfect", host: str = "127.0.0.1"
 ) -> Credentials:
     """What a run would have of the platform, with a broker on this machine in it."""
-    token = simulator.put_profile(f"verify-{name}", service=service, simulator={"host": host, "port": port})
+    token = simulator.put_profile(
+        f"verify-{name}", service=service, simulator={"host": host, "port": port}, plan="mqtt"
+    )
     response: dict[str, Any] = simulator.post(token, service, hardwareId=f"verify-{name}").json()
     return replace(parse(response, service, now=datetime.now(timezone.utc)), port=port)
 

@@ -65,7 +65,7 @@ def test_the_pair_in_use(gateway: Gateway, simulator: RunningSimulator, tmp_path
     crl = work / "crl.pem"
     simulate("crl", simulator.directory, crl)
     mutual = f"require_certificate true\nuse_identity_as_username true\ncrlfile {crl}"
-    token = simulator.put_profile("verify", service="pointperfect", simulator={"host": "127.0.0.1"})
+    token = simulator.put_profile("verify", service="pointperfect", simulator={"host": "127.0.0.1"}, plan="mqtt")
     with running_broker(simulator, work, mutual) as broker:
         options = {"service": "pointperfect", "token": token, "field_map": {"port": f"`{broker.port}`"}}
         run = gateway.run("provision", **options, verify={"when": "before_switch"})
@@ -144,7 +144,7 @@ def test_a_certificate_that_a_broker_refuses_is_renewed_if_that_is_wanted(
     work.mkdir()
     crl = work / "crl.pem"
     switches = {"host": "127.0.0.1", "new_thing_on_repeat": True}
-    token = simulator.put_profile("refused", service="pointperfect", simulator=switches)
+    token = simulator.put_profile("refused", service="pointperfect", simulator=switches, plan="mqtt")
     options: dict[str, Any] = {"service": "pointperfect", "token": token}
     assert gateway.run("provision", **options).values("action") == {"one": "created"}
     (thing,) = simulator.things(hardware_id=gateway.name)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Service = Literal["pointperfect", "pointperfect-live", "cloudlocate"]
 
+_MQTT_PLANS = ("mqtt", "lband", "both")
+
 # Lower-case UUID: seen in client code ("Tokens are case sensitive. Must be lower case").
 LOWER_CASE_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
@@ -55,16 +57,20 @@ class PortalSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     service: Service = "pointperfect"
-    format: Literal["SPARTN", "RTCM"] = Field(default="SPARTN", description="PointPerfect Flex only")
+    format: Literal["SPARTN", "RTCM"] | None = Field(
+        default=None, description="PointPerfect Flex only; null means what the client protocol delivers"
+    )
     client_protocol: Literal["MQTT", "NTRIP"] | None = Field(
-        default=None, description="PointPerfect Flex only; null means MQTT for SPARTN and NTRIP for RTCM"
+        default=None, description="PointPerfect Flex only; null means MQTT for a plan with MQTT or L-band, else NTRIP"
     )
     region: str | None = Field(
         default=None, description="PointPerfect Live only; its values are not public, and it has no effect (assumed)"
     )
     auto_activate: bool = True
-    plan: Literal["mqtt", "lband", "both", "none"] = Field(
-        default="mqtt", description="Deliveries of the plan (the names are the simulator's); 'none' means no plan"
+    plan: Literal["mqtt", "lband", "both", "none"] | None = Field(
+        default=None,
+        description="Deliveries of the plan (the names are the simulator's); null means what the client protocol needs,"
+        " and 'none' means no plan",
     )
     tags: list[str] = Field(default_factory=list)
     hardware_code_mandatory: bool = False
@@ -101,7 +107,14 @@ class Profile(PortalSettings):
         """Whether the credentials are an NTRIP login rather than a certificate and a key."""
         if self.service == "pointperfect-live":
             return True
-        return self.service == "pointperfect" and (self.format == "RTCM" or self.client_protocol == "NTRIP")
+        if self.service == "cloudlocate" or self.client_protocol == "MQTT":
+            return False
+        return self.format == "RTCM" or self.client_protocol == "NTRIP" or self.plan not in _MQTT_PLANS
+
+    @property
+    def topics(self) -> Literal["mqtt", "lband", "both"]:
+        """The plan that decides on the topics of a Thing with MQTT."""
+        return "mqtt" if self.plan is None or self.plan == "none" else self.plan
 
     @property
     def creates_on_repeat(self) -> bool:

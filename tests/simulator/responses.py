@@ -33,7 +33,7 @@ PARTS = {
 
 def family_of(profile: Profile) -> str:
     """Return the word of topics and dynamic keys for a plan: `ip` or `Lb`."""
-    return FAMILIES[profile.plan][1]
+    return FAMILIES[profile.topics][1]
 
 
 def success(profile: Profile, thing: Thing, keys: Mapping[str, DynamicKey], ready: bool) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def rename(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
 def _keys(profile: Profile, thing: Thing, keys: Mapping[str, DynamicKey], ready: bool) -> dict[str, Any]:
     """PointPerfect Flex, SPARTN over MQTT or L-band: names and types seen in client code."""
-    title = FAMILIES[profile.plan][0]
+    title = FAMILIES[profile.topics][0]
     secret = thing.credentials
     pair = {"certificate": secret["certificate"], "privateKey": secret["private_key"]} if ready else {}
     return {
@@ -109,9 +109,9 @@ def _keys(profile: Profile, thing: Thing, keys: Mapping[str, DynamicKey], ready:
         "clientId": thing.client_id,
         "subscriptionsTitle": "Topics",
         "brokerHost": profile.simulator.host or "pp.services.u-blox.com",
-        "supportsLband": profile.plan in ("lband", "both"),
-        "supportsMqtt": profile.plan in ("mqtt", "both"),
-        "subscriptions": subscriptions(profile.plan, not profile.simulator.without_descriptions),
+        "supportsLband": profile.topics in ("lband", "both"),
+        "supportsMqtt": profile.topics in ("mqtt", "both"),
+        "subscriptions": subscriptions(profile.topics, not profile.simulator.without_descriptions),
         "rotatingKeyTitle": f"{title} Dynamic Keys",
         "dynamickeys": dict(keys),
     }

@@ -61,7 +61,7 @@ def test_keys_response(simulator: RunningSimulator) -> None:
 
 
 def test_pair_matches_and_chains_to_the_ca(simulator: RunningSimulator) -> None:
-    body = simulator.post(simulator.put_profile("pair"), hardwareId="pair").json()
+    body = simulator.post(simulator.put_profile("pair", plan="mqtt"), hardwareId="pair").json()
     certificate, ca = certificate_of(body), x509.load_pem_x509_certificate(simulator.ca_path.read_bytes())
     assert key_of(body).key_size == 2048
     assert key_of(body).public_key() == certificate.public_key()
@@ -72,17 +72,17 @@ def test_pair_matches_and_chains_to_the_ca(simulator: RunningSimulator) -> None:
 
 
 def test_mismatched_pair(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("mismatch", simulator={"mismatched_pair": True})
+    token = simulator.put_profile("mismatch", simulator={"mismatched_pair": True}, plan="mqtt")
     body = simulator.post(token, hardwareId="mismatch").json()
     assert key_of(body).public_key() != certificate_of(body).public_key()
-    simulator.put_profile("mismatch")
+    simulator.put_profile("mismatch", plan="mqtt")
     body = simulator.post(token, hardwareId="mismatch").json()
     assert key_of(body).public_key() == certificate_of(body).public_key()
 
 
 @pytest.mark.parametrize("days", [-1, 0.5])
 def test_validity_of_certificates(simulator: RunningSimulator, days: float) -> None:
-    token = simulator.put_profile("days", simulator={"certificate_days": days})
+    token = simulator.put_profile("days", simulator={"certificate_days": days}, plan="mqtt")
     certificate = certificate_of(simulator.post(token).json())
     end = datetime.now(timezone.utc) + timedelta(days=days)
     assert abs(certificate.not_valid_after_utc - end) < timedelta(minutes=1)
@@ -98,7 +98,7 @@ def test_validity_of_certificates(simulator: RunningSimulator, days: float) -> N
     ],
 )
 def test_plan(simulator: RunningSimulator, plan: str, mqtt: bool, lband: bool, title: str, family: str) -> None:
-    token = simulator.put_profile("plan", already_exists="existing")
+    token = simulator.put_profile("plan", already_exists="existing", plan="mqtt")
     simulator.put_profile("plan", plan=plan)
     body = simulator.post(token, hardwareId="plan").json()
     assert (body["supportsMqtt"], body["supportsLband"]) == (mqtt, lband)
@@ -118,14 +118,14 @@ def test_plan(simulator: RunningSimulator, plan: str, mqtt: bool, lband: bool, t
 
 
 def test_subscriptions_without_descriptions(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("bare", simulator={"without_descriptions": True})
+    token = simulator.put_profile("bare", simulator={"without_descriptions": True}, plan="mqtt")
     subscriptions = simulator.post(token, hardwareId="bare").json()["subscriptions"]
     assert subscriptions[0] == {"path": "/pp/ubx/0236/ip"}
     assert all(set(subscription) == {"path"} for subscription in subscriptions)
 
 
 def test_dynamic_keys_have_the_platforms_shape(simulator: RunningSimulator) -> None:
-    keys = simulator.post(simulator.put_profile("shape"), hardwareId="shape").json()["dynamickeys"]
+    keys = simulator.post(simulator.put_profile("shape", plan="mqtt"), hardwareId="shape").json()["dynamickeys"]
     now = datetime.now(timezone.utc).timestamp() * 1000
     assert set(keys) == {"current", "next"}
     assert keys["current"]["duration"] == keys["next"]["duration"] == 2_419_199_999
@@ -137,7 +137,7 @@ def test_dynamic_keys_have_the_platforms_shape(simulator: RunningSimulator) -> N
 
 
 def test_repeated_call_returns_the_identity_with_fresh_keys(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("repeat")
+    token = simulator.put_profile("repeat", plan="mqtt")
     first = simulator.post(token, hardwareId="repeat").json()
     assert simulator.post(token, hardwareId="repeat").json() == first
     simulator.set_clock_offset(PERIOD)
@@ -158,7 +158,7 @@ def test_devices_share_the_dynamic_keys_of_a_plan(simulator: RunningSimulator) -
 
 
 def test_key_period(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("period", simulator={"key_period_days": 7})
+    token = simulator.put_profile("period", simulator={"key_period_days": 7}, plan="mqtt")
     keys = simulator.post(token, hardwareId="period").json()["dynamickeys"]
     assert keys["current"]["duration"] == 7 * DAY * 1000 - 1
     assert keys["next"]["start"] - keys["current"]["start"] == 7 * DAY * 1000
@@ -166,14 +166,16 @@ def test_key_period(simulator: RunningSimulator) -> None:
 
 def test_certificates_follow_the_simulated_clock(simulator: RunningSimulator) -> None:
     simulator.set_clock_offset(365 * DAY)
-    certificate = certificate_of(simulator.post(simulator.put_profile("later")).json())
+    certificate = certificate_of(simulator.post(simulator.put_profile("later", plan="mqtt")).json())
     assert certificate.not_valid_before_utc > datetime.now(timezone.utc) + timedelta(days=364)
 
 
 @pytest.mark.parametrize(
     ("settings", "block", "mount_point"),
     [
+        ({}, "rtcmCredentials", "NEAR-RTCM"),
         ({"format": "RTCM"}, "rtcmCredentials", "NEAR-RTCM"),
+        ({"format": "SPARTN"}, "spartnCredentials", "NEAR-SPARTN"),
         ({"format": "SPARTN", "client_protocol": "NTRIP"}, "spartnCredentials", "NEAR-SPARTN"),
         ({"service": "pointperfect-live", "region": "anywhere"}, "rtcmCredentials", "NEAR-RTCM"),
     ],
@@ -272,14 +274,15 @@ def test_responses_can_point_elsewhere(simulator: RunningSimulator) -> None:
     assert (live["endpoint"], live["httpPort"], live["mountPoint"]) == ("localhost", "2", "TEST")
     cloud = simulator.post(simulator.put_profile("there-too", simulator=elsewhere, **CLOUD), **CLOUD).json()
     assert (cloud["hostname"], cloud["port"]) == ("localhost", 2)
-    keys = simulator.post(simulator.put_profile("and-there", simulator=elsewhere)).json()
+    keys = simulator.post(simulator.put_profile("and-there", simulator=elsewhere, plan="mqtt")).json()
     assert keys["brokerHost"] == "localhost"
 
 
 @pytest.mark.parametrize(
     ("settings", "secret"),
     [
-        ({"service": "pointperfect"}, {"certificate", "privateKey"}),
+        ({"service": "pointperfect", "plan": "mqtt"}, {"certificate", "privateKey"}),
+        ({"service": "pointperfect"}, {"rtcmCredentials"}),
         ({"service": "pointperfect-live"}, {"rtcmCredentials"}),
         ({"service": "cloudlocate"}, {"clientId", "username", "password"}),
     ],
@@ -290,12 +293,13 @@ def test_pending_calls_lack_credentials(
     switches = {"pending_calls": 2, "new_thing_on_repeat": False}
     token = simulator.put_profile("pending", simulator=switches, **settings)
     responses = [
-        simulator.post(token, settings["service"], hardwareId=f"pending-{settings['service']}") for _round in range(4)
+        simulator.post(token, settings["service"], hardwareId=f"pending-{'-'.join(settings.values())}")
+        for _round in range(4)
     ]
     assert [response.status_code for response in responses] == [200] * 4
     first, second, third, fourth = (response.json() for response in responses)
     assert first == second != third == fourth
-    if settings["service"] == "pointperfect-live":
+    if secret == {"rtcmCredentials"}:
         assert first == {"rtcmCredentials": {"mountPoint": "NEAR-RTCM"}}
     else:
         assert set(third) - set(first) == secret
@@ -318,7 +322,7 @@ def test_thing_that_is_not_activated_has_no_credentials(simulator: RunningSimula
 
 
 def test_thing_keeps_its_kind_of_credentials_if_the_format_changes(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("format")
+    token = simulator.put_profile("format", plan="mqtt")
     before = simulator.post(token, hardwareId="format").json()
     simulator.put_profile("format", format="RTCM")
     assert simulator.post(token, hardwareId="format").json() == before

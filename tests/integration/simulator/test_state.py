@@ -52,7 +52,7 @@ def run(*arguments: str | Path) -> Finished:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_state_survives_a_restart(tmp_path: Path, how: signal.Signals) -> None:
     with client.start(tmp_path) as running:
-        token = running.put_profile("kept")
+        token = running.put_profile("kept", plan="mqtt")
         running.set_clock_offset(3 * 365 * 86400)
         before = running.post(token, hardwareId="kept").json()
         running.add_fault("status", status=500, count=2)
@@ -69,11 +69,11 @@ def test_state_survives_a_restart(tmp_path: Path, how: signal.Signals) -> None:
         assert running.ca_path.read_bytes() == ca
         assert running.post(token, hardwareId="kept").status_code == 500
         assert running.post(token, hardwareId="kept").json() == before
-        assert running.put_profile("kept") == token
+        assert running.put_profile("kept", plan="mqtt") == token
 
 
 def test_simultaneous_calls_create_one_thing(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("concurrent")
+    token = simulator.put_profile("concurrent", plan="mqtt")
     with ThreadPoolExecutor(12) as executor:
         bodies = set(executor.map(lambda _: simulator.post(token, hardwareId="concurrent").text, range(24)))
     assert len(bodies) == 1
@@ -140,7 +140,7 @@ def test_log_says_who_asked_for_what(simulator: RunningSimulator) -> None:
 
 
 def test_log_and_things_hold_no_secret(simulator: RunningSimulator) -> None:
-    tokens = [simulator.put_profile(f"secret-{service}", service=service) for service in SERVICES]
+    tokens = [simulator.put_profile(f"secret-{service}", service=service, plan="mqtt") for service in SERVICES]
     secrets = list(tokens)
     for token, service in zip(tokens, SERVICES, strict=True):
         body = simulator.post(token, service, hardwareId="secret").json()
@@ -185,9 +185,9 @@ def test_openapi_declares_what_the_platform_sends(simulator: RunningSimulator) -
 
 
 def test_two_profiles_cannot_have_one_token(simulator: RunningSimulator) -> None:
-    token = simulator.put_profile("one")
+    token = simulator.put_profile("one", plan="mqtt")
     with pytest.raises(ValueError, match="409"):
-        simulator.put_profile("two", token=token)
+        simulator.put_profile("two", token=token, plan="mqtt")
 
 
 def test_impossible_profiles_are_refused(simulator: RunningSimulator) -> None:
@@ -260,7 +260,7 @@ def handshake(server: ssl.SSLContext, connecting: ssl.SSLContext) -> None:
 
 
 def test_broker_accepts_things_that_are_not_revoked(simulator: RunningSimulator, tmp_path: Path) -> None:
-    token = simulator.put_profile("broker")
+    token = simulator.put_profile("broker", plan="mqtt")
     body = simulator.post(token, hardwareId="broker").json()
     (tmp_path / "client.pem").write_text(body["certificate"] + body["privateKey"])
     options = ("--name", "localhost", "--address", "127.0.0.1", "--output", tmp_path)
