@@ -37,6 +37,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import serving
 from gateways.fleet import Fleet
 from integration.ansible_run import PROJECT, PROVISION, Run, plain, run_playbook
 from integration.broker import PROGRAMS, running_broker
+from integration.programs import RTCM as RTCM_MESSAGE
 from integration.programs import replaced
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from simulator.client import RunningSimulator
@@ -276,7 +277,7 @@ class Site:
 @contextmanager
 def serving_any_login() -> Iterator[int]:
     """A caster: the port at which it answers whoever comes."""
-    with serving(lambda connection, _: connection.sendall(b"ICY 200 OK\r\n\r\n" + b"\xd3\x00\x13" * 20)) as server:
+    with serving(lambda connection, _: connection.sendall(b"ICY 200 OK\r\n\r\n" + RTCM_MESSAGE)) as server:
         yield server.port
 
 
