@@ -75,7 +75,7 @@ def verify(
         if head.status != 200 or head.protocol == "SOURCETABLE":
             page = _read_page(connection, received)
             raise refusal(server, parse_head(page) or head, page, mountpoint, in_use=in_use)
-        stream = _Stream(server, connection, mountpoint, in_use, received)
+        stream = _Stream(server, connection, mountpoint, in_use, head, received)
         types = stream.wait_for_corrections(sentence.encode())
         return Corrections(round((time.monotonic() - begin) * 1000), types) if types else None
 
@@ -156,7 +156,9 @@ def _read_page(connection: Connection, received: bytes) -> bytes:
 class _Stream:
     """The body of a response with status 200, which may be a stream of corrections or a page."""
 
-    def __init__(self, server: Server, connection: Connection, mountpoint: str, in_use: bool, received: bytes) -> None:
+    def __init__(
+        self, server: Server, connection: Connection, mountpoint: str, in_use: bool, head: Head, received: bytes
+    ) -> None:
         self._server = server
         self._connection = connection
         self._mountpoint = mountpoint
@@ -165,8 +167,6 @@ class _Stream:
         self._body: Body | None = None
         self._decoded = b""
         self._reader = FrameReader()
-        head = parse_head(received)
-        assert head is not None, "the status line has arrived"
         self._head = head
 
     def wait_for_corrections(self, sentence: bytes) -> tuple[str, ...]:
