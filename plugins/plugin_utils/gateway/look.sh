@@ -32,7 +32,7 @@
 #   identity TEXT         who runs this, as id prints it
 #   owner_id, group_id    the numbers of the wanted owner (with its primary group) and group; empty if unknown here
 #   not_writable DIR      a directory that must be writable and is not
-#   thorough              the thorough checks were made: missing TOOL, and in @space what df prints
+#   thorough              the thorough checks were made: missing TOOL, no_setfacl, and in @space what df prints
 #   physical_path DIR     the path without symbolic links
 #   history, record LINE  each line of history.json, and of thing.json in the generation in use
 #   current DIR           the generation in use
@@ -145,6 +145,7 @@ check_thoroughly() {
     case $(rmdir -- "$nearest/.thingstream-absent" 2>&1) in
         *[Rr]ead-only*) say "not_writable $nearest" ;;
     esac
+    command -v setfacl >/dev/null 2>&1 || say "no_setfacl"
     say "@space"
     df -Pk "$nearest" 2>/dev/null
     say "@"

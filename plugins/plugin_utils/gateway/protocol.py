@@ -57,11 +57,15 @@ _GROUPS = re.compile(r"(\d+)(?:\(([^()]*)\))?")
 
 @dataclass(frozen=True)
 class Attributes:
-    """Type and permissions as ``ls -ln`` shows them (``drwxr-x---``), with numeric owner and group."""
+    """Type and permissions as ``ls -ln`` shows them (``drwxr-x---``), with numeric owner and group.
+
+    :param access_list: whether there is an access control list, which may let others use it.
+    """
 
     mode: str
     owner: int
     group: int
+    access_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Storage:
         as they exist.
     :param not_writable: a directory that the user cannot write to.
     :param free_kib: free space; ``None`` if it was not looked at or cannot be read.
+    :param can_remove_access_lists: whether the gateway has ``setfacl``, as far as that was looked at.
     :param thorough: whether the checks that matter before an installation were made in this look.
     """
 
@@ -105,6 +110,7 @@ class Storage:
     missing_tools: tuple[str, ...] = ()
     not_writable: str | None = None
     free_kib: int | None = None
+    can_remove_access_lists: bool = True
     thorough: bool = False
 
 
@@ -364,6 +370,7 @@ def _storage(path: str, values: _Values, entries: Sequence[_Entry], missing: tup
         missing_tools=missing,
         not_writable=readable(values["not_writable"][0]) if "not_writable" in values else None,
         free_kib=_number(columns[3:4]),
+        can_remove_access_lists="no_setfacl" not in values,
         thorough="thorough" in values,
     )
 
@@ -450,14 +457,15 @@ def _digests(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _listed(line: str) -> _Entry:
-    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an ACL or a security context."""
+    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an access control list or for a
+    security context."""
     mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
     if not _MODE.fullmatch(mode):
         raise ValueError("not a mode")
     target = ""
     if mode.startswith("l"):
         name, _arrow, target = name.rpartition(" -> ") if " -> " in name else (name, "", "")
-    return _Entry(name, target, Attributes(mode.rstrip("+.@"), int(owner), int(group)))
+    return _Entry(name, target, Attributes(mode.rstrip("+.@"), int(owner), int(group), mode.endswith("+")))
 
 
 def _number(values: Sequence[str]) -> int | None:
