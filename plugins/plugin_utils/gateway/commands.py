@@ -160,8 +160,8 @@ def install(
         f"LC_ALL=C; export LC_ALL; trap : HUP PIPE; p={shlex.quote(state.path)}; s=$p/.staging-{change.nonce}-$$;"
         ' umask 022; mkdir -p "${p%/*}/" && umask 077 &&'
         ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi &&'
-        ' mkdir -m 700 "$s" && { cd "$s" && tar -xpf - && sh ./change.sh </dev/null; e=$?; cd /; [ -d "$s" ] || echo "cleared away" >&2;'
-        ' rm -rf "$s"; exit $e; }'
+        ' mkdir -m 700 "$s" && { cd "$s" && tar -xpf - && sh ./change.sh </dev/null; e=$?; cd /;'
+        ' [ -d "$s" ] || echo "cleared away" >&2; rm -rf "$s"; exit $e; }'
     )
     status, output, complaint = execute(command, stream, False)
     lines = protocol.output_lines(output)

@@ -14,6 +14,7 @@ from ..errors import ProvisioningError
 from .protocol import Attributes, GatewayState, missing_tools
 
 MAX_PATH = 512  # characters; so every argument together stays far below the 9,000 that dropbear takes
+WITHOUT_OWNERS = ("vfat", "msdos", "exfat")  # types of file systems that keep neither owners nor modes
 MIN_FREE_KIB = 256  # a bundle is about 20 KiB
 
 
@@ -70,6 +71,12 @@ def install_problem(state: GatewayState, owner: str | None, group: str | None) -
     if user.user_id != 0 and (user.owner_id != user.user_id or user.group_id not in user.groups):
         return ProvisioningError(
             "permission", f"User {user.user_name!r} cannot give files to the wanted owner and group: use become."
+        )
+    if state.storage.file_systems[:1] and state.storage.file_systems[0] in WITHOUT_OWNERS:
+        return ProvisioningError(
+            "permission",
+            f"{state.path} is on a file system of type {state.storage.file_systems[0]}, which keeps neither owners nor "
+            "modes, so that every user of the gateway could read the private key: choose another path.",
         )
     above, attributes = state.storage.ancestors[-1]
     if attributes.access_list and not state.storage.can_remove_access_lists:
