@@ -237,7 +237,10 @@ def test_errors_of_a_connection_have_a_code(site: Site) -> None:
         "gw1-refused": {"ansible_port": free_port(), "ansible_ssh_retries": 1},
         "gw1-name": {"ansible_host": "gateway.invalid"},
         "gw1-login": {"ansible_user": "unknown-user"},
-        "gw1-key": {"ansible_ssh_common_args": f"-F /dev/null -o BatchMode=yes -o UserKnownHostsFile={site.work}/none"},
+        "gw1-key": {
+            "ansible_ssh_args": "-C",  # a connection of its own, for which the key is checked
+            "ansible_ssh_common_args": f"-F /dev/null -o BatchMode=yes -o UserKnownHostsFile={site.work}/none",
+        },
         "gw1-missing": careful,
         "gw1-wrong": {**careful, "ansible_become_password": "another"},
         "gw1-sound": {**careful, "ansible_become_password": "careful-password"},
