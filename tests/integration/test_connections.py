@@ -78,7 +78,7 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
 
 def test_a_forced_terminal_ends_with_the_setting_to_remove(site: Site) -> None:
     become = {"ansible_user": "careful", "ansible_become": True, "ansible_become_password": "careful-password"}
-    hosts = {
+    hosts: dict[str, dict[str, Any]] = {
         "gw1-args": {"ansible_ssh_args": "-tt"},
         "gw1-shared": {"ansible_ssh_args": "-C -o ControlMaster=auto -o ControlPersist=5 -tt"},
         "gw2-extra": {"ansible_ssh_extra_args": "-o RequestTTY=force"},
@@ -119,7 +119,7 @@ fi
 rmdir "{place}/$name"
 exec ssh "$@"
 """
-FIRST = {"before": "cat >/dev/null", "after": 'ssh "$@" >/dev/null'}
+FIRST = {"before": ":", "after": 'ssh "$@"'}
 
 
 @pytest.mark.parametrize("when", FIRST)
@@ -233,7 +233,7 @@ def test_greetings_are_not_taken_for_results(site: Site) -> None:
 
 def test_errors_of_a_connection_have_a_code(site: Site) -> None:
     careful = {"ansible_user": "careful", "ansible_become": True}
-    hosts = {
+    hosts: dict[str, dict[str, Any]] = {
         "gw1-refused": {"ansible_port": free_port(), "ansible_ssh_retries": 1},
         "gw1-name": {"ansible_host": "gateway.invalid"},
         "gw1-login": {"ansible_user": "unknown-user"},
@@ -324,7 +324,7 @@ def test_become_with_a_password_on_a_local_connection(site: Site, pipelining: bo
 
 
 VYOS = {"ansible_network_os": "vyos.vyos.vyos"}
-REFUSED = {
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "ansible.builtin.winrm": ("winrm has no POSIX shell", {}),
     "ansible.builtin.psrp": ("psrp has no POSIX shell", {}),
     "ansible.netcommon.network_cli": ("network_cli is for network devices", VYOS),
