@@ -319,6 +319,11 @@ PIECES = [
 ]
 
 
+def test_the_last_line_of_gnu_tar_is_no_reason() -> None:
+    complaint = "tar: change.sh: Cannot change mode\ntar: Exiting with failure status due to previous errors\n"
+    assert "Cannot change mode" in failure(lambda: install(Connection("", 2, complaint))).message
+
+
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_time_for_hostile_output_grows_with_its_length_only(piece: str) -> None:
     """200 KB take less than 2 seconds of processor time; what is quadratic takes minutes."""

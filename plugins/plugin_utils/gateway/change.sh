@@ -269,7 +269,7 @@ process_identity() { # process ID
     read_status "/proc/$1"
     [ -z "$process" ] || {
         # shellcheck disable=SC2086  # to be split into words, after the name in parentheses
-        set -- "$1" ${process##*) }
+        set -- "$1" ${process##*") "}
         case $2 in
             [ZX]) return ;;
             *) start=${21} ;;
@@ -411,7 +411,7 @@ set_ownership_of_files() { # directory
 }
 
 require_ownership_of_files() { # directory
-    listing=$(ls -ldn "$1"/* | while read -r mode _ owner group _ _ _ _ entry; do
+    listing=$(ls -ldn "$1"/* | while read -r mode _ owner group entry; do
         say "/${mode%[.@]} $owner:$group ${entry##*/}/"
     done)
     # shellcheck disable=SC2086  # to be split into words
@@ -445,8 +445,8 @@ remove_access_lists() { # files and directories
 
 # Prints the names of those that have an access control list.
 access_lists() { # files and directories
-    ls -ldn -- "$@" 2>/dev/null | while read -r mode _ _ _ _ _ _ _ entry; do
-        case $mode in (*+) say "$entry" ;; esac
+    ls -ldn -- "$@" 2>/dev/null | while read -r mode entry; do
+        case $mode in (*+) say "${entry##* }" ;; esac
     done
 }
 

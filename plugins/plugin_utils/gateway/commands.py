@@ -275,6 +275,8 @@ def _change_request(
 
 
 def _unpacking_failed(complaint: str) -> ProvisioningError:
+    # the last line of GNU tar, which says only that there were others
+    complaint = "\n".join(line for line in complaint.splitlines() if "tar: Exiting with failure status" not in line)
     text = complaint.lower()
     if text.strip() == "symbolic link":
         return ProvisioningError("bad_path", "path has become a symbolic link on the gateway: name the directory.")

@@ -76,13 +76,13 @@ run_within() { # seconds program arguments
     (
         trap - EXIT
         sleep "$seconds"
-        stop "$program_id"
+        kill_tree "$program_id"
         kill -KILL "-$program_id" # the rest of its group, if setsid made one: what has lost its parent
     ) </dev/null >/dev/null 2>&1 &
     watch_id=$!
     wait "$program_id" 2>/dev/null
     exit_status=$?
-    stop "$watch_id"
+    kill_tree "$watch_id"
     wait "$watch_id" 2>/dev/null
     case $exit_status in
         265 | 393) exit_status=137 ;; # of ksh and yash
@@ -91,9 +91,10 @@ run_within() { # seconds program arguments
 }
 
 # Ends a process with its descendants. Each is halted before its children are listed, so that it can start no more.
-stop() { # process ID
-    kill -STOP "$1" 2>/dev/null
-    for child in $(children_of "$1"); do stop "$child"; done
+kill_tree() { # process ID
+    # zsh does not wait any longer for a process that is halted
+    [ -n "${ZSH_VERSION:-}" ] || kill -STOP "$1" 2>/dev/null
+    for child in $(children_of "$1"); do kill_tree "$child"; done
     kill -KILL "$1" 2>/dev/null
 }
 
@@ -102,7 +103,7 @@ children_of() { # process ID
     for entry in /proc/[0-9]*; do
         read_status "$entry"
         # state and parent follow the name, which is in parentheses and may hold anything
-        process=${process##*) }
+        process=${process##*") "}
         process=${process#* }
         [ "${process%% *}" != "$1" ] || say "${entry#/proc/}"
     done

@@ -49,6 +49,7 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _GENERATION = re.compile(r"[0-9]{6}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"[a-zA-Z-][rwxsStT-]{9}[+.@]?")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _IDENTITY = re.compile(r"uid=(\d+)(?:\(([^)]*)\))? gid=\d+")
 _GROUPS = re.compile(r"(\d+)(?:\(([^()]*)\))?")
 
@@ -470,7 +471,11 @@ def _digests(lines: Sequence[str]) -> dict[str, str]:
 def _listed(line: str) -> _Entry:
     """One line of ``ls -ldn``; the mode loses the mark that some systems append for an access control list or for a
     security context."""
-    mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
+    # toybox prints a date of one column, and everybody else one of two; the time follows
+    columns = 7 if _DATE.fullmatch(line.split(None, 6)[5]) else 8
+    mode, _links, owner, group, *size_and_time, name = line.split(None, columns)
+    if len(size_and_time) != columns - 4:
+        raise ValueError("not a listing")
     if not _MODE.fullmatch(mode):
         raise ValueError("not a mode")
     target = ""
