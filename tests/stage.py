@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ def simulator(running_simulator: RunningSimulator) -> RunningSimulator:
 
 
 @contextmanager
-def running_fleet(directory: Path, debian: int, busybox: int) -> Iterator[Fleet]:
+def running_fleet(directory: Path, debian: int, busybox: int, firmwares: Sequence[str] = ()) -> Iterator[Fleet]:
     """Gateways until the block ends; where this machine cannot have any, the test is skipped."""
     try:
         build(BASE)
-        with fleet(directory, debian, busybox) as running:
+        with fleet(directory, debian, busybox, firmwares=firmwares) as running:
             yield running
     except Unavailable as reason:
         pytest.skip(str(reason))
