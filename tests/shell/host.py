@@ -260,7 +260,7 @@ class Host:
     @property
     def steps(self) -> range:
         """The steps of a run that are tried under this shell: every third, so that the shells try all of them."""
-        return range(1 + SHELLS.index(self.shell), 60, len(SHELLS))
+        return range(1 + SHELLS.index(self.shell), 80, len(SHELLS))
 
     @property
     def generations(self) -> list[str]:

@@ -78,12 +78,20 @@ def test_no_other_program_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch,
     lifecycle(replace(host, tools=tools, environment={"PATH": str(tools)}))
 
 
-def test_mv_without_the_option(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_programs(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BusyBox before 1.34 has no mv -T, and small ones have no sha256sum -c."""
     old = """
 mv() { case $1 in -T) echo "mv: invalid option -- 'T'" >&2; return 1;; esac; command mv "$@"; }
+sha256sum() { case $1 in -c) echo "sha256sum: invalid option -- 'c'" >&2; return 1;; esac; command sha256sum "$@"; }
 """
     put_before(monkeypatch, old)
-    with pytest.raises(ProvisioningError, match="mv -T") as caught:
+    lifecycle(host)
+
+
+def test_no_printf(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = 'command() { [ "$2" != printf ] || return 1; type "$2"; }\nprintf() { return 127; }\n'
+    put_before(monkeypatch, hidden)
+    with pytest.raises(ProvisioningError, match="lacks printf") as caught:
         host.checked()
     assert caught.value.code == "gateway_unsupported"
 

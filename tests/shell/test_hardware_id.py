@@ -322,6 +322,18 @@ def test_mmcli_that_hangs_is_stopped(gateway: Gateway, hangs: str, case: str) ->
     assert not os.path.exists(f"/proc/{calls[-1][1]}")
 
 
+@pytest.mark.parametrize(
+    "wrapper", ["sleep 30", "sleep 30 | cat", "sh -c 'sleep 30 & sleep 30'", "(sleep 30 &); echo 'modem /0'; exit 3"]
+)
+def test_wrapper_of_mmcli(gateway: Gateway, wrapper: str) -> None:
+    """What a wrapper starts keeps the output of mmcli open, whether the wrapper hangs or ends."""
+    gateway.program(f"#!/bin/sh\n{wrapper}\n")
+    began = time.monotonic()
+    found = gateway.ask("modem_imei", seconds=1)
+    assert time.monotonic() - began < 15
+    assert ("did not respond" in (found[0][2] or "")) == ("exit" not in wrapper)
+
+
 def test_without_setsid_and_timeout(gateway: Gateway, tmp_path: Path) -> None:
     """OpenWrt may have neither."""
     tools = tmp_path / "few"

@@ -34,7 +34,9 @@ def consumer(host: Host, tmp_path: Path) -> Consumer:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two checks there is hardly a break."""
-    monkeypatch.setattr(commands, "CHANGE_SCRIPT", f"sleep() {{ command sleep 0.02; }}\n{commands.CHANGE_SCRIPT}")
+    assert "    sleep 1\n" in commands.CHANGE_SCRIPT
+    patched = commands.CHANGE_SCRIPT.replace("    sleep 1\n", "    sleep 0.02\n")
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", patched)
 
 
 @contextlib.contextmanager
@@ -79,6 +81,16 @@ def test_the_third_check_succeeds(host: Host, tmp_path: Path) -> None:
     host.install("b", health_command=f'echo >>"{count}"; [ "$(wc -l <"{count}")" -ge 3 ]', health_timeout=10)
     assert len(count.read_text()) == 3
     host.assert_in_order("b", ["000001", "000002"])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_sleep_that_fails(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that passes counts, however the pause before it has ended."""
+    patched = commands.CHANGE_SCRIPT.replace("    sleep 0.02\n", "    sleep 0.02; false\n")
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", patched)
+    host.plant("a")
+    host.install("b", health_command=f'[ -e "{tmp_path}/tried" ] || ! : >"{tmp_path}/tried"', health_timeout=10)
+    assert host.marker == "b"
 
 
 def test_nothing_is_called_where_nothing_is_switched(host: Host, consumer: Consumer) -> None:

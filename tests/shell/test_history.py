@@ -82,7 +82,7 @@ def test_before_the_switch(host: Host, tmp_path: Path, monkeypatch: pytest.Monke
     noted = """
 note() { echo "$1 $(readlink current) $([ ! -e history.json ] || echo written)" >>"$LOG"; }
 sync() { case $* in *history.json) note sync ;; esac; command sync "$@"; }
-mv() { case $* in *" history.json") note move ;; *" current") note switch ;; esac; command mv "$@"; }
+mv() { case $* in *"/history.json .") note move ;; *"/current .") note switch ;; esac; command mv "$@"; }
 rm() { case $* in *" current "*) note switch ;; esac; command rm "$@"; }
 """
     monkeypatch.setattr(commands, "CHANGE_SCRIPT", noted + commands.CHANGE_SCRIPT)

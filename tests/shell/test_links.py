@@ -151,12 +151,10 @@ def test_the_link_that_is_to_be_renamed(host: Host, outside: Path, monkeypatch: 
     host.plant("a")
     (host.path / "planted").symlink_to(outside)
     before = snapshot(outside)
-    planting = (
-        'replace_link() { [ "$1" != NAME ] || mv planted ".staging-link-$attempt"\n'
-        '    ln -sn "$2" ".staging-link-$attempt" 2>/dev/null && mv -T -- ".staging-link-$attempt" "$1"\n}\n'
-    ).replace("NAME", name)
-    last = commands.CHANGE_SCRIPT.splitlines(keepends=True)[-1]
-    monkeypatch.setattr(commands, "CHANGE_SCRIPT", commands.CHANGE_SCRIPT.removesuffix(last) + planting + last)
+    begin = "replace_link() { # name target\n"
+    planting = f'[ "$1" != {name} ] || mv planted ".staging-link-$attempt"\n'
+    assert begin in commands.CHANGE_SCRIPT
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", commands.CHANGE_SCRIPT.replace(begin, begin + planting))
     with refused("bad_path"):
         host.install("b")
     assert snapshot(outside) == before

@@ -34,7 +34,9 @@ def consumer(host: Host, tmp_path: Path) -> Consumer:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits in hundredths of seconds, as many of them as it would wait seconds."""
-    monkeypatch.setattr(commands, "CHANGE_SCRIPT", f"sleep() {{ command sleep 0.01; }}\n{commands.CHANGE_SCRIPT}")
+    assert "    sleep 1\n" in commands.CHANGE_SCRIPT
+    patched = commands.CHANGE_SCRIPT.replace("    sleep 1\n", "    sleep 0.01\n")
+    monkeypatch.setattr(commands, "CHANGE_SCRIPT", patched)
 
 
 Act = Callable[[Host, protocol.GatewayState, commands.Change], object]

@@ -220,7 +220,7 @@ inherit_lock() {
                 rm -rf .staging-heir-*
                 return 0
             fi
-            rm -f "$heir" ".staging-link-$attempt"
+            rm -rf "$heir" ".staging-link-$attempt"
             return 1
         fi
         holder=$(read_holder "$heir")
@@ -266,9 +266,10 @@ is_alive() { # process as the lock names it
 process_identity() { # process ID
     boot='' start=''
     { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-    { read -r process_stat <"/proc/$1/stat"; } 2>/dev/null && {
+    read_status "/proc/$1"
+    [ -z "$process" ] || {
         # shellcheck disable=SC2086  # to be split into words, after the name in parentheses
-        set -- "$1" ${process_stat##*) }
+        set -- "$1" ${process##*) }
         case $2 in
             [ZX]) return ;;
             *) start=${21} ;;
@@ -337,7 +338,7 @@ next_generation() {
 # Checks the unpacked files and makes them final: content, owner, group, modes, and that they are on the disk.
 check_staged_files() {
     [ -d "$staging/files" ] || fail concurrent_change "another run has cleared $request_path"
-    (cd "$staging" && sha256sum -c digests) >/dev/null 2>&1 ||
+    (cd "$staging" && have_digests "$(cat digests)" && cd files && holds_regular_files) 2>/dev/null ||
         fail disk_full "the disk did not keep what was written to it"
     set_ownership_of_directory .
     set_ownership_of_directory "$staging/files"
@@ -351,15 +352,15 @@ add_generation() {
     [ -d generations ] || mkdir generations 2>/dev/null || cannot_create generations
     set_ownership_of_directory generations
     generation=$(next_generation)
-    mv -T -- "$staging/files" "generations/$generation" 2>/dev/null ||
+    { mv -- "$staging/files" "$staging/$generation" && mv -- "$staging/$generation" generations/; } 2>/dev/null ||
         fail concurrent_change "another run has taken generation $generation"
     unused_generation=generations/$generation
 }
 
 require_intact_target() {
     is_generation "$request_target" || fail no_generation "generation $request_target is gone"
-    (cd -P -- "generations/$request_target" && holds_regular_files && say "$request_digests" | sha256sum -c -) \
-        >/dev/null 2>&1 || fail no_generation "generation $request_target is damaged"
+    (cd -P -- "generations/$request_target" && holds_regular_files && have_digests "$request_digests") 2>/dev/null ||
+        fail no_generation "generation $request_target is damaged"
 }
 
 mark_newest() {
@@ -375,6 +376,15 @@ switch_to() { # generation
     unused_generation=''
 }
 
+# Whether the files in the working directory have these digests. Not every sha256sum can compare them itself.
+have_digests() { # lines as sha256sum prints them
+    [ "$1" = "$(say "$1" | {
+        set --
+        while read -r _ file; do set -- "$@" "$file"; done
+        sha256sum -- "$@"
+    })" ]
+}
+
 sync_path() { sync . generations 2>/dev/null || sync; }
 
 # ---- owner, group and mode ----
@@ -384,7 +394,7 @@ sync_path() { sync . generations 2>/dev/null || sync; }
 set_ownership_of_files() { # directory
     # a file that has another name, too, may be in use outside of the path
     linked=$(ls -ldn "$1"/* 2>/dev/null | while read -r mode links _; do
-        case $mode,$links in -*,1 | [!-]*) ;; *) say linked ;; esac
+        case $mode,$links in (-*,1 | [!-]*) ;; (*) say linked ;; esac
     done)
     [ -z "$linked" ] || fail bad_path "a file in $request_path/$1 has a hard link elsewhere"
     bundle=$1
@@ -450,7 +460,7 @@ replace_history() {
     say "$request_history" 2>/dev/null >"$draft" || fail disk_full "cannot write $request_path/$draft"
     sync "$draft" 2>/dev/null || sync
     chown "$request_owner_id:$request_group_id" "$draft" 2>/dev/null && chmod 0640 "$draft" 2>/dev/null &&
-        mv -T -- "$draft" history.json 2>/dev/null || fail permission "cannot replace $request_path/history.json"
+        mv -f -- "$draft" . 2>/dev/null || fail permission "cannot replace $request_path/history.json"
     rmdir "${draft%/*}"
 }
 
@@ -489,6 +499,7 @@ consumers_are_healthy() {
         [ "$remaining" -gt 0 ] || return 1
         sleep 1
     done
+    return 0 # and not the status of the last sleep
 }
 
 reload_consumers() {
@@ -535,7 +546,7 @@ set_aside_failed() { # generation that failed, previous generation if any
     newest=$(readlink .newest)
     [ "$1" -gt "${2:-0}" ] && [ "$1" -gt "${newest:-0}" ] || return 1
     discard_failed_generations
-    mv -T -- "generations/$1" "generations/$1-failed"
+    mv -- "generations/$1" "generations/$1-failed"
 }
 
 discard_failed_generations() { rm -rf generations/[0-9][0-9][0-9][0-9][0-9][0-9]-failed; }
@@ -580,14 +591,17 @@ prune_generations() {
 
 set_link() { # name target
     replace_link "$1" "$2" && return
-    [ -L ".staging-link-$attempt" ] || cannot_create ".staging-link-$attempt"
+    draft=.staging-link-$attempt
+    { [ -d "$draft" ] && [ ! -L "$draft" ]; } || cannot_create "$draft"
+    [ -L "$draft/$1" ] || cannot_create "$draft/$1"
     fail bad_path "cannot replace $request_path/$1"
 }
 
-# Makes a link, or makes it lead elsewhere, by one rename.
+# Makes a link, or makes it lead elsewhere, by one rename: a move into a directory, whatever bears the name there. A move
+# to a name would move into the directory to which that leads, and not every mv has an option against it.
 replace_link() { # name target
-    ln -sn "$2" ".staging-link-$attempt" 2>/dev/null && [ -L ".staging-link-$attempt" ] &&
-        mv -T -- ".staging-link-$attempt" "$1" 2>/dev/null
+    mkdir ".staging-link-$attempt" 2>/dev/null && ln -s "$2" ".staging-link-$attempt/$1" 2>/dev/null &&
+        mv -f -- ".staging-link-$attempt/$1" . 2>/dev/null && rmdir ".staging-link-$attempt"
 }
 
 # Ends the script and says why a name in the path could not be created.

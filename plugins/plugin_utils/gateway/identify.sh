@@ -82,10 +82,21 @@ read_modem_imei() {
     set +f
 }
 
-# What mmcli complains of is part of its output, because only that tells an old version from missing rights.
+# Prints the output of mmcli and returns its exit status. What it complains of is part of the output, because only that
+# tells an old version from missing rights. A process that it leaves behind keeps the pipe open, so reading ends with the
+# line that follows the output.
 query_modem_manager() { # arguments of mmcli
-    # shellcheck disable=SC2016  # the shell that is started here expands it
-    run_within "$request_seconds" sh -c 'exec mmcli "$@" 2>&1' sh "$@"
+    {
+        # shellcheck disable=SC2016  # the shell that is started here expands it
+        run_within "$request_seconds" sh -c 'exec mmcli "$@" 2>&1' sh "$@"
+        say "
+thingstream-status $?"
+    } | while IFS= read -r printed; do
+        case $printed in
+            "thingstream-status "*) exit "${printed#* }" ;;
+        esac
+        say "$printed"
+    done
 }
 
 report_modem_problem() { # exit status and output of mmcli

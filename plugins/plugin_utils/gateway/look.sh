@@ -141,10 +141,6 @@ check_storage() {
 check_thoroughly() {
     say "thorough"
     print_missing_tools tar sha256sum mv ln ls chown chmod sync id mkdir rm rmdir cat readlink sleep
-    # the one option of a tool that old BusyBox versions lack
-    case $(mv -T -- /thingstream-absent-1 /thingstream-absent-2 2>&1) in
-        *option*) say "missing mv -T" ;;
-    esac
     # for root, BusyBox reports that everything is writable; the attempt to remove what does not exist shows the truth
     case $(rmdir -- "$nearest/.thingstream-absent" 2>&1) in
         *[Rr]ead-only*) say "not_writable $nearest" ;;

@@ -15,7 +15,8 @@
 # inside request_path. Nothing prints a secret, except read_response.
 #
 # Globals: none, apart from those that shells and programs read (PATH, LC_ALL, umask). Functions have no variables of
-# their own in POSIX sh; seconds, program_id, watch_id and exit_status belong to run_within.
+# their own in POSIX sh; seconds, program_id, watch_id and exit_status belong to run_within, and the other variables to
+# the function in which they are set.
 
 set -u
 umask 077
@@ -28,6 +29,12 @@ trap '' HUP PIPE # a broken connection does not stop a change halfway
 
 # Runs one function and frames its output. The last line of each script calls it, so a script that was cut does nothing.
 reply() { # function arguments
+    command -v printf >/dev/null 2>&1 || {
+        echo "begin 1"
+        echo "failed gateway_unsupported the shell lacks printf, and there is no program of that name"
+        echo end
+        exit 0
+    }
     say "begin 1"
     "$@"
     say end
@@ -53,7 +60,7 @@ enter_generation_in_use() {
 }
 
 # Runs a program for at most so many seconds and returns its exit status, which is 137 if it was stopped. The program
-# gets the signals, umask and directory that programs expect. Not every system has timeout.
+# gets the signals, umask and directory that programs expect. Not every system has timeout, or setsid.
 run_within() { # seconds program arguments
     seconds=$1
     shift
@@ -61,23 +68,48 @@ run_within() { # seconds program arguments
         trap - HUP PIPE EXIT
         umask 022
         cd /
-        lead_group "$@"
+        # a signal to the group of this script does not reach what it runs, where that can be had
+        if command -v setsid >/dev/null 2>&1; then exec setsid "$@"; fi
+        exec "$@"
     ) </dev/null 2>/dev/null &
     program_id=$!
-    # this way to name a signal and a process group works in every shell
-    # shellcheck disable=SC2016  # the shell that is started here expands it
-    (lead_group sh -c 'sleep "$1"; kill -KILL "-$2" || kill -KILL "$2"' sh "$seconds" "$program_id") \
-        </dev/null >/dev/null 2>&1 &
+    (
+        trap - EXIT
+        sleep "$seconds"
+        stop "$program_id"
+        kill -KILL "-$program_id" # the rest of its group, if setsid made one: what has lost its parent
+    ) </dev/null >/dev/null 2>&1 &
     watch_id=$!
     wait "$program_id" 2>/dev/null
     exit_status=$?
-    kill -KILL "-$watch_id" 2>/dev/null || kill -KILL "$watch_id" 2>/dev/null
+    stop "$watch_id"
     wait "$watch_id" 2>/dev/null
+    case $exit_status in
+        265 | 393) exit_status=137 ;; # of ksh and yash
+    esac
     return "$exit_status"
 }
 
-# Becomes a program that leads a process group, where setsid exists, so that it can be stopped with all its children.
-lead_group() { # program arguments
-    if command -v setsid >/dev/null 2>&1; then exec setsid "$@"; fi
-    exec "$@"
+# Ends a process with its descendants. Each is halted before its children are listed, so that it can start no more.
+stop() { # process ID
+    kill -STOP "$1" 2>/dev/null
+    for child in $(children_of "$1"); do stop "$child"; done
+    kill -KILL "$1" 2>/dev/null
+}
+
+children_of() { # process ID
+    set +f
+    for entry in /proc/[0-9]*; do
+        read_status "$entry"
+        # state and parent follow the name, which is in parentheses and may hold anything
+        process=${process##*) }
+        process=${process#* }
+        [ "${process%% *}" != "$1" ] || say "${entry#/proc/}"
+    done
+}
+
+# Sets `process` to what the kernel says of a process, in one line; empty for one that does not exist.
+read_status() { # directory of the process
+    process=''
+    { while read -r line; do process="$process $line"; done <"$1/stat"; } 2>/dev/null
 }
