@@ -41,7 +41,7 @@ def running_fleet(directory: Path, debian: int, busybox: int, firmwares: Sequenc
 
 @pytest.fixture(scope="session")
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Three Debian gateways and a BusyBox one without Python, each reached by SSH."""
+    """Three Debian gateways and one with the applets of OpenWrt 22.03, each reached by SSH."""
     with running_fleet(tmp_path_factory.mktemp("fleet"), debian=3, busybox=1) as running:
         yield running
 

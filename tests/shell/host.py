@@ -182,6 +182,10 @@ class Host:
         complaint = process.stderr.read()
         return process.wait(), "", complaint.decode("utf-8", "replace")
 
+    def has(self, program: str) -> bool:
+        """Whether this gateway reaches a program."""
+        return replace(self, deaf_after=None).execute(f"command -v {program}", b"", False)[0] == 0
+
     def at(self, path: Path) -> Host:
         """The same gateway with its bundle elsewhere."""
         return replace(self, path=path)

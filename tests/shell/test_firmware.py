@@ -177,3 +177,24 @@ def alive(pids: Path) -> list[int]:
                 found.append(pid)
                 os.kill(pid, signal.SIGKILL)
     return found
+
+
+# ---- the documentation ----
+
+
+def test_the_guide_lists_every_firmware() -> None:
+    """The page says of each list which BusyBox it is for, whether setsid is missing, and whether the tests run it."""
+    page = (Path(__file__).parents[2] / "docs" / "gateways.md").read_text()
+    rows = {}
+    for row in re.findall(r"^\| (\w+ [\w.]+) \| ([0-9.]+) \| (?:yes|expected) \| (`setsid`)? ?\| (.+) \|$", page, re.MULTILINE):
+        rows[row[0].lower().replace(" ", "-")] = row[1:]
+    expected = {name: firmware.read(name) for name in firmware.names()}
+    assert set(rows) == set(expected)
+    for name, (version, missing, tested) in rows.items():
+        assert version == ".".join(map(str, expected[name].version))
+        assert bool(missing) == ("setsid" not in expected[name].applets), name
+        assert tested.startswith("main job") == (name in firmware.TESTED), name
+        assert tested.startswith("list") == (name not in firmware.TESTED), name
+    needed = re.search(r"missing_tools ((?:[a-z0-9]+ ?)+)\n", commands.LOOK_SCRIPT)
+    assert needed
+    assert f"\n    {needed[1]}\n" in page
