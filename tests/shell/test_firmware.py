@@ -145,7 +145,7 @@ def test_hardware_ids(plain_firmware_host: Host, public_path: Path) -> None:
     for name, content in files.items():
         (public_path / name).parent.mkdir(parents=True, exist_ok=True)
         (public_path / name).write_text(content)
-    found = hardware_id.discover(plain_firmware_host.execute, hardware_id.SOURCES, root=str(public_path))
+    found = hardware_id.discover(plain_firmware_host.execute, list(hardware_id.SOURCES), root=str(public_path))
     assert {one.source: one.value for one in found} == {
         "modem_imei": None,
         "dmi_serial": "PRODUCT-1",
@@ -186,7 +186,9 @@ def test_the_guide_lists_every_firmware() -> None:
     """The page says of each list which BusyBox it is for, whether setsid is missing, and whether the tests run it."""
     page = (Path(__file__).parents[2] / "docs" / "gateways.md").read_text()
     rows = {}
-    for row in re.findall(r"^\| (\w+ [\w.]+) \| ([0-9.]+) \| (?:yes|expected) \| (`setsid`)? ?\| (.+) \|$", page, re.MULTILINE):
+    for row in re.findall(
+        r"^\| (\w+ [\w.]+) \| ([0-9.]+) \| (?:yes|expected) \| (`setsid`)? ?\| (.+) \|$", page, re.MULTILINE
+    ):
         rows[row[0].lower().replace(" ", "-")] = row[1:]
     expected = {name: firmware.read(name) for name in firmware.names()}
     assert set(rows) == set(expected)
