@@ -54,4 +54,5 @@ def platform(simulator: RunningSimulator, tmp_path: Path) -> dict[str, Any]:
         "thingstream_gateway_ca_path": simulator.ca_path,
         "thingstream_gateway_broker_ca_path": simulator.ca_path,
         "thingstream_gateway_spool_path": tmp_path / "spool",
+        "thingstream_gateway_allow_volatile": True,  # some systems have /tmp in memory
     }

@@ -7,7 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # program:Debian package; the arguments name others that are wanted, too
 wanted='sshd:openssh-server ssh:openssh-client dropbear:dropbear-bin busybox:busybox-static debootstrap:debootstrap
-sudo:sudo mosquitto:mosquitto mosquitto_sub:mosquitto-clients shellcheck:shellcheck openssl:openssl bash:bash dash:dash
+sudo:sudo setfacl:acl mosquitto:mosquitto mosquitto_sub:mosquitto-clients shellcheck:shellcheck openssl:openssl bash:bash dash:dash
 unshare:util-linux flock:util-linux ip:iproute2 faketime:faketime str2str:rtklib gpsd:gpsd gpspipe:gpsd-clients
 systemd-analyze:systemd podman:podman runc:runc chromium:chromium
 chromedriver:chromium-driver pdftotext:poppler-utils'" $*"

@@ -86,6 +86,15 @@ options:
       - With V(false), the task fails with C(hardware_id_required) and sends no request.
     type: bool
     default: false
+  allow_volatile:
+    description:
+      - Whether credentials may be requested for a path on volatile storage (tmpfs, ramfs, or an overlay with its upper
+        layer on one) where each request creates another Thing, that is with O(service=cloudlocate) or without
+        O(hardware_id).
+      - With V(false), the task fails with C(volatile_path) and sends no request. Elsewhere, volatile storage is a
+        warning.
+    type: bool
+    default: false
   given_name:
     description:
       - The name of the Thing in the portal, 1 to 50 characters. It need not be unique.

@@ -22,6 +22,7 @@ ERROR_CODES = (
     "no_plan",
     "not_allowed",
     "hardware_id_required",
+    "volatile_path",
     "refused",
     "activation_pending",
     "bad_option",

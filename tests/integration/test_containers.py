@@ -24,6 +24,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.bundle.formats imp
 from ansible_collections.thingstream.ztp.tests.unit.support import parse, rtcm
 from integration.ansible_run import PROJECT, run_playbook, write_inventory
 from integration.broker import PROGRAMS
+from integration.bundle import collections
 from integration.caster import MOUNT_POINT, running_caster
 from integration.patience import PATIENCE, eventually
 from integration.programs import DOCUMENTED, Network, free_port, own_network, program, replaced
@@ -182,3 +183,51 @@ def test_an_environment_file_of_podman(podman: Podman) -> None:
             run = ["podman", "run", "--rm", "--network=host", "--env-file=file.env", IMAGE, "/bin/env"]
             values = dict(line.partition("=")[::2] for line in podman.run(*run).stdout.splitlines())
             assert (values["THINGSTREAM_NTRIP_PASSWORD"] == password) == arrives, password
+
+
+def test_a_container_is_a_gateway(box: Box, podman: Podman, simulator: RunningSimulator) -> None:
+    """Over the connection plugin of containers.podman, which runs ``podman exec``; the container has no Python."""
+    install = "/bin/busybox --install -s /bin && mkdir -p /etc && exec sleep 1000"
+    start = [
+        "podman",
+        "run",
+        "--detach",
+        "--name=gateway",
+        "--network=host",
+        IMAGE,
+        "/bin/busybox",
+        "sh",
+        "-c",
+        install,
+    ]
+    podman.run(*start)
+    programs = ["podman", "exec", "gateway", "/bin/sh", "-c", "sha256sum /bin/busybox && test -d /etc"]
+    assert eventually(lambda: podman.run(*programs, check=False).returncode == 0)
+    host = {
+        **{f"{PREFIX}{option}": value for option, value in box.host.items()},
+        f"{PREFIX}path": "/etc/thingstream/box",
+        "ansible_host": "gateway",
+    }
+    common = {
+        **box.platform,
+        "ansible_connection": "containers.podman.podman",
+        "ansible_podman_executable": podman.work / "bin/podman",
+    }
+    inventory = write_inventory(box.work / "inventory.yml", {"box-1": host}, common)
+    environment = {
+        "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT / '.cache'}:{collections()}",
+        "CONTAINERS_CONF": f"{podman.work}/containers.conf",
+        "PATH": f"{podman.work}/bin:{sys.prefix}/bin:{PROGRAMS}",
+    }
+    expected = [([], "created"), ([], "none"), (["-e", f"{PREFIX}force=true"], "renewed")]
+    for arguments, action in expected:
+        run = run_playbook(box.work, inventory, *arguments, environment=environment)
+        assert run.values("action") == {"box-1": action}, run.output
+    listing = podman.run("podman", "exec", "gateway", "/bin/ls", "/etc/thingstream/box/generations").stdout
+    assert listing.split() == ["000001", "000002"]
+
+    podman.run("podman", "rm", "--force", "--time", "0", "gateway")
+    before = len(simulator.requests())
+    gone = run_playbook(box.work, inventory, *expected[-1][0], environment=environment)
+    assert (gone.hosts["box-1"]["status"], gone.values("error_code")) == ("unreachable", {"box-1": "unreachable"})
+    assert len(simulator.requests()) == before

@@ -34,6 +34,7 @@ def run(
         "thingstream_gateway_api_url": simulator.url,
         "thingstream_gateway_ca_path": simulator.ca_path,
         "thingstream_gateway_spool_path": work / "spool",
+        "thingstream_gateway_allow_volatile": True,  # some systems have /tmp in memory
     }
     environment = {"ANSIBLE_CONNECTION_PLUGINS": str(PROJECT / "tests/integration/connection_plugins")}
     yield run_playbook(work, write_inventory(work / "inventory.yml", hosts, common), environment=environment), simulator

@@ -188,7 +188,10 @@ def test_nothing_is_switched_before_it_is_on_the_disk(
     log = tmp_path / "log"
     noted = """
 sync() { echo sync >>"$LOG"; command sync "$@"; }
-mv() { case $* in *"/current .") echo switch >>"$LOG" ;; *" generations/") echo move >>"$LOG" ;; esac; command mv "$@"; }
+mv() {
+    case $* in *"/current .") echo switch >>"$LOG" ;; *" generations/") echo move >>"$LOG" ;; esac
+    command mv "$@"
+}
 """
     monkeypatch.setattr(commands, "CHANGE_SCRIPT", noted + commands.CHANGE_SCRIPT)
     replace(host, environment={"LOG": str(log)}).install("a")

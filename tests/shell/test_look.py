@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,3 +328,53 @@ def test_a_file_that_has_another_name_is_left_as_it_is(host: Host, tmp_path: Pat
     with refused("bad_path"):
         host.set_attributes(state)
     assert (tmp_path / "other").stat().st_mode & 0o777 == 0o604
+
+
+# ---- the kind of file system ----
+
+
+OPENWRT = """\
+/dev/root /rom squashfs ro,relatime 0 0
+tmpfs /run tmpfs rw,nosuid,nodev,noatime 0 0
+/dev/mtdblock6 /overlay jffs2 rw,noatime 0 0
+overlayfs:/overlay / overlay rw,noatime,lowerdir=/,upperdir=/overlay/upper,workdir=/overlay/work 0 0
+tmpfs /dev tmpfs rw,nosuid,noexec,noatime,size=512k,mode=755 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("mounts", "file_systems", "volatile"),
+    [
+        (OPENWRT, ("overlay", "jffs2"), None),
+        # until the writable part of the flash is ready, and in the fail-safe mode
+        (OPENWRT.replace("/overlay jffs2", "/overlay tmpfs"), ("overlay", "tmpfs"), "overlay on tmpfs"),
+        ("rootfs / rootfs rw 0 0\n/dev/sda1 / ext4 rw 0 0\n", ("ext4",), None),
+        ("/dev/sda1 / ext4 rw 0 0\nnone PARENT ramfs rw 0 0\n", ("ramfs",), "ramfs"),
+        ("/dev/sda1 / ext4 rw 0 0\nnone PARENT vfat rw 0 0\n/dev/sda3 PARENT-2 ext4 rw 0 0\n", ("vfat",), None),
+        ("overlay / overlay rw,lowerdir=l,upperdir=disk/upper,workdir=w 0 0\n", ("overlay",), None),
+        ("overlay / overlay ro,lowerdir=/a:/b 0 0\n", ("overlay",), None),
+        ("", (), None),
+        (None, (), None),
+    ],
+)
+def test_file_systems(
+    host: Host,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mounts: str | None,
+    file_systems: tuple[str, ...],
+    volatile: str | None,
+) -> None:
+    listed = tmp_path / "mounts"
+    if mounts is not None:
+        listed.write_text(mounts.replace("PARENT", str(host.path.parent.parent)))
+    assert "/proc/mounts" in commands.LOOK_SCRIPT
+    monkeypatch.setattr(commands, "LOOK_SCRIPT", commands.LOOK_SCRIPT.replace("/proc/mounts", str(listed)))
+    host.path.parent.mkdir(parents=True, exist_ok=True)
+    storage = host.look().storage
+    assert (storage.file_systems, storage.volatile) == (file_systems, volatile)
+
+
+def test_a_real_file_system_in_memory(host: Host, mount: Callable[[str], Path]) -> None:
+    host = replace(host, path=mount("size=1m,mode=755") / "in" / "memory")
+    assert host.look().storage.volatile == "tmpfs"

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import protocol
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, protocol
 from ansible_collections.thingstream.ztp.tests.unit.states import altered
 from shell.host import DIRECTORY_MODE, MODES, Host, refused, snapshot
 
@@ -112,3 +113,60 @@ def test_below_a_directory_that_hands_down_its_group(host: Host) -> None:
     host.path.parent.chmod(0o2755)
     host.install("a")
     assert host.drift() == []
+
+
+# ---- access control lists ----
+
+
+@pytest.fixture
+def access_list(find_program: Callable[[str], str], tmp_path: Path) -> Callable[..., None]:
+    """Gives names an access control list, by which user 4242 may read them."""
+    setfacl = find_program("setfacl")
+
+    def give(*names: Path, inherited: bool = False) -> None:
+        subprocess.run([setfacl, *(["-d"] if inherited else []), "-m", "u:4242:rx", *map(str, names)], check=True)
+
+    give(tmp_path)  # whose file system has to know of such lists
+    return give
+
+
+def has_access_list(path: Path) -> bool:
+    return "system.posix_acl_access" in os.listxattr(path)
+
+
+def test_an_access_list_is_inherited(host: Host, access_list: Callable[..., None]) -> None:
+    host.path.parent.mkdir(parents=True, exist_ok=True)
+    access_list(host.path.parent, inherited=True)
+    host.install("a")
+    host.install("b")
+    installed = [host.path, *host.path.rglob("*")]
+    assert [path for path in installed if not path.is_symlink() and has_access_list(path)] == []
+    host.assert_in_order("b", ["000001", "000002"])
+
+
+def test_an_access_list_is_drift(host: Host, access_list: Callable[..., None]) -> None:
+    host.plant("a")
+    access_list(host.path / "current" / "client.key", host.path)
+    # ls of BusyBox shows what a list makes of the mode, but not the list
+    assert host.drift() == (["client.key"] if host.shell == "busybox" else ["./", "client.key"])
+    host.set_attributes()
+    assert host.drift() == []
+    assert not has_access_list(host.path / "current" / "client.key")
+
+
+def test_an_access_list_cannot_be_removed(
+    host: Host, access_list: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if host.shell == "busybox":
+        return  # whose ls does not show them
+    hidden = 'command() { [ "$2" != setfacl ] || return 1; case $1 in -v) type "$2" ;; *) "$@" ;; esac; }\n'
+    for script in ("CHANGE_SCRIPT", "LOOK_SCRIPT"):
+        monkeypatch.setattr(commands, script, hidden + getattr(commands, script))
+    host.path.parent.mkdir(parents=True, exist_ok=True)
+    state = host.checked()
+    access_list(host.path.parent, inherited=True)
+    with refused("permission"):  # before a request
+        host.checked()
+    with refused("permission"):
+        host.install("a", state)
+    assert host.marker is None

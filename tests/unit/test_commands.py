@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shlex
 import tarfile
 import time
@@ -250,6 +251,13 @@ def test_a_path_with_quotes_stays_one_word() -> None:
     command = connection.sent[0][0]
     assert command.startswith("LC_ALL=C; export LC_ALL; trap : HUP PIPE; p='/etc/it'\"'\"'s; touch x/$(id)';")
     assert "touch" not in command.partition("';")[2]
+
+
+def test_a_login_shell_of_sudo_expands_no_variable() -> None:
+    """``sudo -i`` quotes the command for its login shell, except letters, digits, ``_``, ``-`` and ``$``."""
+    connection = Connection(framed("installed 000003"))
+    install(connection)
+    assert re.findall(r"\$[A-Za-z_0-9]", connection.sent[0][0]) == []
 
 
 def test_the_first_install_expects_no_current() -> None:

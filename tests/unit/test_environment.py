@@ -86,7 +86,14 @@ def test_no_command_of_a_task_inherits_the_token(monkeypatch: pytest.MonkeyPatch
         return {"rc": 0, "stdout": "", "stderr": ""}
 
     action: Any = object.__new__(ActionModule)
-    action._connection = SimpleNamespace(has_pipelining=True, _play_context=SimpleNamespace(no_log=False))
+    action._connection = SimpleNamespace(
+        transport="ssh",
+        has_pipelining=True,
+        force_persistence=False,
+        allow_executable=True,
+        become=None,
+        _play_context=SimpleNamespace(no_log=False),
+    )
     action._play_context = SimpleNamespace(executable="/bin/sh")
     action._low_level_execute_command = run
     action._token = TOKEN

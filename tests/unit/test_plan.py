@@ -766,3 +766,25 @@ def test_ten_thousand_plans_take_a_fraction_of_two_seconds() -> None:
     begin = time.process_time()
     assert {planning.plan(want, platform(), found, NOW).reason for want in fleet} == {"none"}
     assert time.process_time() - begin < 2
+
+
+# ---- volatile storage ----
+
+
+def on_volatile_storage() -> Observed:
+    state = bare_gateway()
+    storage = replace(state.storage, file_systems=("overlay", "tmpfs"))
+    return nothing_observed(gateway=replace(state, storage=storage))
+
+
+@pytest.mark.parametrize("wanted", [{"hardware_id": None}, costly()])
+def test_volatile_storage_is_refused_where_a_request_creates_another_thing(wanted: dict[str, Any]) -> None:
+    made = plan(on_volatile_storage(), **wanted)
+    assert isinstance(made, Refuse)
+    assert made.error.code == "volatile_path"
+    assert "(overlay on tmpfs)" in made.error.message
+    assert isinstance(plan(on_volatile_storage(), **wanted, allow_volatile=True), Request)
+
+
+def test_volatile_storage_gets_a_thing_that_the_platform_returns_again() -> None:
+    assert isinstance(plan(on_volatile_storage()), Request)

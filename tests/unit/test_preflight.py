@@ -112,7 +112,13 @@ def test_what_can_be_installed(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({"missing_tools": ("tar", "mv -T")}, "gateway_unsupported", "tar, mv -T"),
+        ({"missing_tools": ("tar", "sync")}, "gateway_unsupported", "tar, sync"),
+        ({"file_systems": ("vfat",)}, "permission", "type vfat, which keeps neither owners nor modes"),
+        (
+            {"ancestors": [("/etc", Attributes("drwxr-xr-x", 0, 0, True))], "can_remove_access_lists": False},
+            "permission",
+            "/etc has an access control list",
+        ),
         (below("-rw-r--r--"), "bad_path", "/etc is not a directory"),
         (below("-rw-r--r--", 0, PATH), "bad_path", f"{PATH} is not a directory"),
         (below("prw-r--r--"), "bad_path", "/etc is not a directory"),

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible import constants as C
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import AnsibleFallbackNotFound
@@ -32,6 +32,7 @@ from ..platform import api, trust
 from ..platform.credentials import JMESPATH_MISSING
 from ..platform.key_pair import CRYPTOGRAPHY_MISSING
 from ..spool.directory import Cipher
+from . import connection as link
 from .environment import without_secrets
 from .values import in_clear, typed
 from .variables import OPTIONS, check_variables, group_defaults
@@ -74,7 +75,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         raise NotImplementedError
 
     def run(self, tmp: None = None, task_vars: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Called by Ansible. Raises ``AnsibleConnectionFailure`` if the gateway cannot be reached."""
+        """Called by Ansible. A result with ``unreachable`` has the same effect as ``AnsibleConnectionFailure``."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         for library, problem in _LIBRARIES:
             if problem is not None:
@@ -86,25 +87,25 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         except ProvisioningError as error:
             result.update(failed=True, changed=False, msg=error.message, error_code=error.code, status=error.status)
         except GatewayUnreachable as error:
-            raise AnsibleConnectionFailure(error.message) from None
+            result.update(unreachable=True, changed=False, msg=error.message, error_code="unreachable")
         return result
 
     def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
         """Runs one command on the gateway; see ``protocol.Execute``.
 
         :raises GatewayUnreachable: if the connection fails.
-        :raises ProvisioningError: ``gateway_unsupported``.
+        :raises ProvisioningError: ``gateway_unsupported``; ``permission`` if the become method wants another password;
+            ``unreachable`` if the connection cannot be used as it is configured.
         """
-        if not self._connection.has_pipelining:
-            raise ProvisioningError(
-                "gateway_unsupported",
-                f"The connection {self._connection.transport} cannot carry standard input: use ssh or local.",
-            )
+        link.check_connection(self._connection)
         if secret and C.DEFAULT_DEBUG:
             raise ProvisioningError(
                 "gateway_unsupported",
                 "With ANSIBLE_DEBUG set, Ansible would print the secret that must be read: run without it.",
             )
+        if self._connection.transport == "local":
+            # without it, a become method that asks for a password gets a terminal instead of standard input
+            self._connection.set_option("pipelining", True)
         # At -vvv the ssh connection prints what a command answers, unless its own context says otherwise.
         context = self._connection._play_context
         no_log = context.no_log
@@ -114,13 +115,19 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
             # and the gateway layer notices output that was cut.
             with without_secrets(self._token):
                 answer = self._low_level_execute_command(
-                    command, in_data=standard_input, executable=self._play_context.executable
+                    link.TERMINAL_CHECK + command, in_data=standard_input, executable=self._play_context.executable
                 )
-        except AnsibleConnectionFailure as error:
-            raise GatewayUnreachable(str(error)) from None
+        except AnsibleError as error:
+            raise link.described(error, self._connection.become) from None
         finally:
             context.no_log = no_log
-        return answer["rc"], answer["stdout"], answer["stderr"][-_MAX_STANDARD_ERROR:]
+        status, output, complaint = answer["rc"], answer["stdout"], answer["stderr"][-_MAX_STANDARD_ERROR:]
+        link.check_terminal(self._connection, status, output)
+        if status != 0 and not output and self._connection.become:
+            problem = link.become_problem(self._connection.become, complaint)
+            if problem is not None:
+                raise problem
+        return status, output, complaint
 
     def runtime(self, verify: Callable[..., object] | None = None) -> Runtime:
         """What a run touches: this connection, the platform, the clock, and the vault secrets of the run.

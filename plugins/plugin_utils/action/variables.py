@@ -17,6 +17,7 @@ from .values import nearest
 OPTIONS = frozenset(
     (
         "activation_timeout",
+        "allow_volatile",
         "allowed_hosts",
         "anonymous",
         "api_url",

@@ -392,6 +392,7 @@ sync_path() { sync . generations 2>/dev/null || sync; }
 # Sets them for the files of the bundle, and reads them back: a file system that cannot keep a private key private must
 # not get one. tar keeps owner and mode for some users only.
 set_ownership_of_files() { # directory
+    remove_access_lists "$1"/*
     # a file that has another name, too, may be in use outside of the path
     linked=$(ls -ldn "$1"/* 2>/dev/null | while read -r mode links _; do
         case $mode,$links in (-*,1 | [!-]*) ;; (*) say linked ;; esac
@@ -411,7 +412,7 @@ set_ownership_of_files() { # directory
 
 require_ownership_of_files() { # directory
     listing=$(ls -ldn "$1"/* | while read -r mode _ owner group _ _ _ _ entry; do
-        say "/${mode%[.+@]} $owner:$group ${entry##*/}/"
+        say "/${mode%[.@]} $owner:$group ${entry##*/}/"
     done)
     # shellcheck disable=SC2086  # to be split into words
     set -- $request_files
@@ -427,10 +428,26 @@ require_ownership_of_files() { # directory
 # put a link in the place of what is about to get its owner and mode. For the same reason outer directories come first.
 set_ownership_of_directory() { # directory
     [ -d "$1" ] && [ ! -L "$1" ] || fail bad_path "$request_path/$1 is not a directory"
+    remove_access_lists "$1"
     # an octal mode leaves the set-group-ID bit of a directory as it is
     chown -h "$request_user_id:$request_group_id" "$1" 2>/dev/null && chmod ug-s,o-t "$1" 2>/dev/null &&
         chmod "$request_directory_mode" "$1" 2>/dev/null ||
         fail permission "cannot set owner, group and mode of $request_path/$1"
+}
+
+# Removes access control lists, which a directory hands down to what is made in it: they let others read what the modes
+# keep from them. ls marks them with a plus, but that of BusyBox does not, so setfacl runs wherever it exists.
+remove_access_lists() { # files and directories
+    if command -v setfacl >/dev/null 2>&1; then setfacl -b -k -- "$@" 2>/dev/null; fi
+    kept=$(access_lists "$@")
+    [ -z "$kept" ] || fail permission "cannot remove the access control list of $request_path/$kept"
+}
+
+# Prints the names of those that have an access control list.
+access_lists() { # files and directories
+    ls -ldn -- "$@" 2>/dev/null | while read -r mode _ _ _ _ _ _ _ entry; do
+        case $mode in (*+) say "$entry" ;; esac
+    done
 }
 
 # Whether every file of the bundle in the working directory is one: reading anything else follows a link or never ends.
@@ -597,8 +614,8 @@ set_link() { # name target
     fail bad_path "cannot replace $request_path/$1"
 }
 
-# Makes a link, or makes it lead elsewhere, by one rename: a move into a directory, whatever bears the name there. A move
-# to a name would move into the directory to which that leads, and not every mv has an option against it.
+# Makes a link, or makes it lead elsewhere, by one rename: a move into a directory replaces what has the name there. A
+# move to the name would go into the directory to which it leads, and not every mv has an option against that.
 replace_link() { # name target
     mkdir ".staging-link-$attempt" 2>/dev/null && ln -s "$2" ".staging-link-$attempt/$1" 2>/dev/null &&
         mv -f -- ".staging-link-$attempt/$1" . 2>/dev/null && rmdir ".staging-link-$attempt"

@@ -154,13 +154,15 @@ def install(
     request = _change_request("install", state, change, {name: file.mode for name, file in files.items()})
     stream = protocol.tar_stream(request + CHANGE_SCRIPT, files, state.user.user_id, modified_at)
     # What mkdir and tar complain of is recognized in English only. HUP ends no shell that has to clean up, but is not
-    # ignored, because programs that the script starts would inherit that.
+    # ignored, because programs that the script starts would inherit that. An access control list that a directory hands
+    # down overrides the umask, but not the mode that mkdir is given. Variables have braces, because `sudo -i` lets its
+    # login shell expand those without.
     command = (
-        f"LC_ALL=C; export LC_ALL; trap : HUP PIPE; p={shlex.quote(state.path)}; s=$p/.staging-{change.nonce}-$$;"
+        f"LC_ALL=C; export LC_ALL; trap : HUP PIPE; p={shlex.quote(state.path)}; s=${{p}}/.staging-{change.nonce}-$$;"
         ' umask 022; mkdir -p "${p%/*}/" && umask 077 &&'
-        ' if [ -L "$p" ]; then echo "symbolic link" >&2; false; else [ -d "$p" ] || mkdir "$p"; fi && mkdir "$s" &&'
-        ' { cd "$s" && tar -xpf - && sh ./change.sh </dev/null; e=$?; cd /; [ -d "$s" ] || echo "cleared away" >&2;'
-        ' rm -rf "$s"; exit $e; }'
+        ' if [ -L "${p}" ]; then echo "symbolic link" >&2; false; else [ -d "${p}" ] || mkdir "${p}"; fi &&'
+        ' mkdir -m 700 "${s}" && { cd "${s}" && tar -xpf - && sh ./change.sh </dev/null; e=${?}; cd /;'
+        ' [ -d "${s}" ] || echo "cleared away" >&2; rm -rf "${s}"; exit ${e}; }'
     )
     status, output, complaint = execute(command, stream, False)
     lines = protocol.output_lines(output)

@@ -32,7 +32,8 @@
 #   identity TEXT         who runs this, as id prints it
 #   owner_id, group_id    the numbers of the wanted owner (with its primary group) and group; empty if unknown here
 #   not_writable DIR      a directory that must be writable and is not
-#   thorough              the thorough checks were made: missing TOOL, and in @space what df prints
+#   thorough              the thorough checks were made: missing TOOL, no_setfacl, file_system TYPE, and in @space what
+#                         df prints
 #   physical_path DIR     the path without symbolic links
 #   history, record LINE  each line of history.json, and of thing.json in the generation in use
 #   current DIR           the generation in use
@@ -145,9 +146,39 @@ check_thoroughly() {
     case $(rmdir -- "$nearest/.thingstream-absent" 2>&1) in
         *[Rr]ead-only*) say "not_writable $nearest" ;;
     esac
+    command -v setfacl >/dev/null 2>&1 || say "no_setfacl"
+    print_file_systems
     say "@space"
     df -Pk "$nearest" 2>/dev/null
     say "@"
+}
+
+# Prints the type of the file system, and of an overlay that of its upper layer, if that can be seen from here.
+print_file_systems() {
+    read_mount "$(cd -P -- "$nearest" && say "$PWD")"
+    [ -n "$mount_type" ] || return 0
+    say "file_system $mount_type"
+    upper=${mount_options#*upperdir=}
+    case $mount_type,$upper in
+        overlay*,/*)
+            read_mount "${upper%%,*}"
+            say "file_system $mount_type"
+            ;;
+    esac
+}
+
+# Sets `mount_type` and `mount_options` to those of the file system that holds a directory.
+read_mount() { # directory
+    mount_point='' mount_type='' mount_options=''
+    [ -r /proc/mounts ] || return 0
+    while read -r _ point type options _; do
+        above=${point%/}
+        case $1/ in
+            "$above"/*)
+                [ ${#point} -lt ${#mount_point} ] || mount_point=$point mount_type=$type mount_options=$options
+                ;;
+        esac
+    done </proc/mounts
 }
 
 print_missing_tools() { # tools

@@ -11,9 +11,10 @@ import stat
 from collections.abc import Mapping
 
 from ..errors import ProvisioningError
-from .protocol import GatewayState, missing_tools
+from .protocol import Attributes, GatewayState, missing_tools
 
 MAX_PATH = 512  # characters; so every argument together stays far below the 9,000 that dropbear takes
+WITHOUT_OWNERS = ("vfat", "msdos", "exfat")  # types of file systems that keep neither owners nor modes
 MIN_FREE_KIB = 256  # a bundle is about 20 KiB
 
 
@@ -71,6 +72,19 @@ def install_problem(state: GatewayState, owner: str | None, group: str | None) -
         return ProvisioningError(
             "permission", f"User {user.user_name!r} cannot give files to the wanted owner and group: use become."
         )
+    if state.storage.file_systems[:1] and state.storage.file_systems[0] in WITHOUT_OWNERS:
+        return ProvisioningError(
+            "permission",
+            f"{state.path} is on a file system of type {state.storage.file_systems[0]}, which keeps neither owners nor "
+            "modes, so that every user of the gateway could read the private key: choose another path.",
+        )
+    above, attributes = state.storage.ancestors[-1]
+    if attributes.access_list and not state.storage.can_remove_access_lists:
+        return ProvisioningError(
+            "permission",
+            f"{above} has an access control list, which may let others read what is installed there, and the gateway "
+            "has no setfacl to remove it: install the package acl, or choose another path.",
+        )
     free_kib = state.storage.free_kib
     if free_kib is not None and free_kib < MIN_FREE_KIB:
         return ProvisioningError(
@@ -81,7 +95,8 @@ def install_problem(state: GatewayState, owner: str | None, group: str | None) -
 
 
 def attribute_drift(state: GatewayState, modes: Mapping[str, int], directory_mode: int) -> list[str]:
-    """Name the files of the generation in use, and the directories, whose owner, group or mode is not the wanted one.
+    """Name the files of the generation in use, and the directories, that have an access control list, or whose owner,
+    group or mode is not the wanted one.
 
     :param modes: file name to mode, for example ``0o640``.
     """
@@ -96,8 +111,12 @@ def attribute_drift(state: GatewayState, modes: Mapping[str, int], directory_mod
     return sorted(
         name
         for name, (mode, owner_id) in expected.items()
-        if name in found and (found[name].mode, found[name].owner, found[name].group) != (mode, owner_id, user.group_id)
+        if name in found and _comparable(found[name]) != (mode, owner_id, user.group_id, False)
     )
+
+
+def _comparable(attributes: Attributes) -> tuple[str, int, int, bool]:
+    return attributes.mode, attributes.owner, attributes.group, attributes.access_list
 
 
 def _problem_above(state: GatewayState) -> ProvisioningError | None:

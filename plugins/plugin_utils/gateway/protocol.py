@@ -32,6 +32,7 @@ MAX_OUTPUT = 8 * 1024 * 1024  # characters; a gateway in order prints some thous
 MAX_MISSING_TOOLS = 16
 MAX_GENERATIONS = 1000  # that are read; the latest ones
 MAX_TAR_ID = 0o7777777
+VOLATILE_FILE_SYSTEMS = ("tmpfs", "ramfs")
 
 # The codes that a script may report. No gateway decides what the platform refused.
 REPORTED_CODES = (
@@ -57,11 +58,15 @@ _GROUPS = re.compile(r"(\d+)(?:\(([^()]*)\))?")
 
 @dataclass(frozen=True)
 class Attributes:
-    """Type and permissions as ``ls -ln`` shows them (``drwxr-x---``), with numeric owner and group."""
+    """Type and permissions as ``ls -ln`` shows them (``drwxr-x---``), with numeric owner and group.
+
+    :param access_list: whether there is an access control list, which may let others use it.
+    """
 
     mode: str
     owner: int
     group: int
+    access_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class Storage:
         as they exist.
     :param not_writable: a directory that the user cannot write to.
     :param free_kib: free space; ``None`` if it was not looked at or cannot be read.
+    :param file_systems: the type of the file system, and of an overlay also that of its upper layer, as far as known.
+    :param can_remove_access_lists: whether the gateway has ``setfacl``, as far as that was looked at.
     :param thorough: whether the checks that matter before an installation were made in this look.
     """
 
@@ -105,7 +112,16 @@ class Storage:
     missing_tools: tuple[str, ...] = ()
     not_writable: str | None = None
     free_kib: int | None = None
+    file_systems: tuple[str, ...] = ()
+    can_remove_access_lists: bool = True
     thorough: bool = False
+
+    @property
+    def volatile(self) -> str | None:
+        """What loses its content when the gateway restarts, in words; ``None`` where nothing is known to do so."""
+        if not self.file_systems or self.file_systems[-1] not in VOLATILE_FILE_SYSTEMS:
+            return None
+        return " on ".join(self.file_systems)
 
 
 @dataclass(frozen=True)
@@ -364,6 +380,8 @@ def _storage(path: str, values: _Values, entries: Sequence[_Entry], missing: tup
         missing_tools=missing,
         not_writable=readable(values["not_writable"][0]) if "not_writable" in values else None,
         free_kib=_number(columns[3:4]),
+        file_systems=tuple(readable(name)[:MAX_NAME] for name in values.get("file_system", [])[:2]),
+        can_remove_access_lists="no_setfacl" not in values,
         thorough="thorough" in values,
     )
 
@@ -450,14 +468,15 @@ def _digests(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _listed(line: str) -> _Entry:
-    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an ACL or a security context."""
+    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an access control list or for a
+    security context."""
     mode, _links, owner, group, _size, _month, _day, _time, name = line.split(None, 8)
     if not _MODE.fullmatch(mode):
         raise ValueError("not a mode")
     target = ""
     if mode.startswith("l"):
         name, _arrow, target = name.rpartition(" -> ") if " -> " in name else (name, "", "")
-    return _Entry(name, target, Attributes(mode.rstrip("+.@"), int(owner), int(group)))
+    return _Entry(name, target, Attributes(mode.rstrip("+.@"), int(owner), int(group), mode.endswith("+")))
 
 
 def _number(values: Sequence[str]) -> int | None:

@@ -60,6 +60,7 @@ class Desired:
     :param formats: ``None`` for the default ones.
     :param vault_encrypted: whether the response is encrypted, for a store that others can read.
     :param broker_ca_sha256: digest of the CA that becomes ``ca.crt``.
+    :param allow_volatile: whether storage that a restart clears is good enough where each request may create a Thing.
     :param create: whether a gateway without credentials gets some.
     :param rotate_before: credentials that arrived before this moment (aware) must be replaced by others.
     :param renew_refused: whether credentials in use are renewed if a server refuses them beyond doubt.
@@ -78,6 +79,7 @@ class Desired:
     field_map: Mapping[str, str] = field(default_factory=dict)
     broker_ca_sha256: str | None = None
     anonymous: bool = False
+    allow_volatile: bool = False
     create: bool = True
     force: bool = False
     rotate_before: datetime | None = None

@@ -134,6 +134,11 @@ def installed_files(record: Record | None, target: Target, observed: Observed) -
 
 def _warnings(record: Record | None, history: History, desired: Desired, observed: Observed) -> Iterable[str]:
     path = desired.target.path
+    if observed.gateway.storage.volatile and record is not None:
+        yield (
+            f"{path} is on volatile storage ({observed.gateway.storage.volatile}): the credentials are lost when the "
+            "gateway restarts, and so is the retirement list. The ledger of the controller keeps the Things."
+        )
     if observed.unverified:
         yield observed.unverified
     if len(history.retired(record.thing_id if record else None)) >= MAX_THINGS:

@@ -363,7 +363,19 @@ def _request_problem(desired: Desired, source: Platform, observed: Observed) -> 
     if problem is None and observed.marker is not None and not desired.repeatable:
         marker = observed.marker
         problem = requests.in_progress(marker.file) if marker.is_live else requests.lost(marker.file)
-    return problem or observed.spool_problem
+    return problem or _volatile_problem(desired, observed) or observed.spool_problem
+
+
+def _volatile_problem(desired: Desired, observed: Observed) -> ProvisioningError | None:
+    volatile = observed.gateway.storage.volatile
+    if volatile is None or desired.repeatable or desired.allow_volatile:
+        return None
+    return ProvisioningError(
+        "volatile_path",
+        f"{desired.target.path} is on volatile storage ({volatile}), so that the gateway would need another Thing "
+        "after each restart. No request was sent. Choose a path that survives a restart, or set allow_volatile: true "
+        "if that is what you want.",
+    )
 
 
 def _install_given(desired: Desired, source: Given, observed: Observed, due: Due, now: datetime) -> Plan:
