@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ def simulator(running_simulator: RunningSimulator) -> RunningSimulator:
 
 
 @contextmanager
-def running_fleet(directory: Path, debian: int, busybox: int) -> Iterator[Fleet]:
+def running_fleet(directory: Path, debian: int, busybox: int, firmwares: Sequence[str] = ()) -> Iterator[Fleet]:
     """Gateways until the block ends; where this machine cannot have any, the test is skipped."""
     try:
         build(BASE)
-        with fleet(directory, debian, busybox) as running:
+        with fleet(directory, debian, busybox, firmwares=firmwares) as running:
             yield running
     except Unavailable as reason:
         pytest.skip(str(reason))
@@ -41,7 +41,7 @@ def running_fleet(directory: Path, debian: int, busybox: int) -> Iterator[Fleet]
 
 @pytest.fixture(scope="session")
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Three Debian gateways and a BusyBox one without Python, each reached by SSH."""
+    """Three Debian gateways and one with the applets of OpenWrt 22.03, each reached by SSH."""
     with running_fleet(tmp_path_factory.mktemp("fleet"), debian=3, busybox=1) as running:
         yield running
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import ipaddress
 import os
 import re
@@ -21,11 +22,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-BASE = Path(__file__).resolve().parents[2] / ".cache" / "gateways"
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(PROJECT / "tests"))
+
+from gateways import firmware  # noqa: E402
+
+BASE = PROJECT / ".cache" / "gateways"
 UNSHARE = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--propagation", "private")
 START_TIMEOUT = 60.0
 EXIT_UNAVAILABLE = 77
@@ -57,19 +63,19 @@ chmod 440 etc/sudoers.d/*
 {LINK_KEYS}
 """
 
+# The programs of the firmware are there already, in bin and libexec.
 BUILD_BUSYBOX = f"""
 set -eu
 cd "$1"
-mkdir -p bin sbin usr/bin usr/sbin dev/pts etc/ssh proc run var root home/consumer
+mkdir -p sbin usr/bin usr/sbin dev/pts etc/ssh proc run var root home/consumer
 mkdir -m 1777 tmp
 ln -s ../run var/run
-cp "$(command -v busybox)" bin/busybox
-chroot . /bin/busybox --install -s
 dropbear=$(command -v dropbear)
 cp "$dropbear" usr/sbin/dropbear
-for library in $(ldd "$dropbear" | grep -o '/[^ ]*'); do
-  mkdir -p ".${{library%/*}}"
-  cp -L "$library" ".$library"
+for library in $(ldd "$dropbear" libexec/busybox | grep -o '/[^ ]*'); do
+    case $library in *:) continue ;; esac
+    mkdir -p ".${{library%/*}}"
+    cp -L "$library" ".$library"
 done
 while read -r device major minor; do
   mknod -m 666 "dev/$device" c "$major" "$minor"
@@ -157,25 +163,26 @@ class Unavailable(FleetError):
 class Kind:
     """One kind of gateway: how its SSH server is started, and what that server logs once it listens."""
 
-    prefix: str
     network: str
     server: str
     ready: str
 
 
 KINDS = {
-    "debian": Kind("gw", "127.0.1.0", "/usr/sbin/sshd -D -e -o UsePAM=no -o ListenAddress={}:{}", "Server listening"),
-    "busybox": Kind("bb", "127.0.101.0", "/usr/sbin/dropbear -F -E -s -p {}:{}", "Not backgrounding"),
+    "debian": Kind("127.0.1.0", "/usr/sbin/sshd -D -e -o UsePAM=no -o ListenAddress={}:{}", "Server listening"),
+    "busybox": Kind("127.0.101.0", "/usr/sbin/dropbear -F -E -s -p {}:{}", "Not backgrounding"),
 }
+FIRMWARE_NETWORK = "127.0.102.0"
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """One gateway of a fleet."""
+    """One gateway of a fleet: its kind, and the name of its shared root directory in the base."""
 
     kind: str
     name: str
     address: str
+    root: str
 
 
 @dataclass(frozen=True)
@@ -200,50 +207,64 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(tmp: Path, debian: int, busybox: int = 0, base: Path = BASE) -> Iterator[Fleet]:
-    """Run a fleet in ``tmp / "fleet"`` for as long as the context lasts."""
+def fleet(
+    tmp: Path, debian: int, busybox: int = 0, base: Path = BASE, firmwares: Sequence[str] = ()
+) -> Iterator[Fleet]:
+    """Run a fleet in ``tmp / "fleet"`` for as long as the context lasts.
+
+    :param firmwares: lists of applets; for each there is one more BusyBox gateway, with the name of the list.
+    """
     where = tmp / "fleet"
-    up(base, where, debian, busybox)
+    up(base, where, debian, busybox, firmwares)
     try:
         yield Fleet(where)
     finally:
         down(where)
 
 
-def build(base: Path) -> None:
-    """Make the root directories that gateways share, unless they are there."""
-    if all((base / kind).is_dir() for kind in KINDS):
+def build(base: Path, roots: Collection[str] | None = None) -> None:
+    """Make the root directories that gateways share, or only some of them, unless they are there."""
+    lists = {_firmware_root(name): name for name in firmware.TESTED}
+    missing = [name for name in (roots or ("debian", *lists)) if not (base / name).is_dir()]
+    if not missing:
         return
-    _require("debootstrap", "busybox", "dropbear", "ldd")
+    _require("debootstrap", "dropbear", "ldd")
     base.mkdir(parents=True, exist_ok=True)
     with (base / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for kind, make in (("debian", _make_debian), ("busybox", _make_busybox)):
-            if (base / kind).is_dir():
+        for name in missing:
+            if (base / name).is_dir():
                 continue
-            partial = base / f"{kind}.partial"
+            partial = base / f"{name}.partial"
             if partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir()
-            with (base / f"{kind}.log").open("wb") as log:
+            with (base / f"{name}.log").open("wb") as log:
                 try:
-                    make(partial, log.fileno())
+                    if name == "debian":
+                        _make_debian(partial, log.fileno())
+                    else:
+                        _make_busybox(firmware.read(lists[name]), base, partial, log.fileno())
                 except subprocess.CalledProcessError as error:
-                    raise FleetError(f"building the {kind} root failed, see {log.name}") from error
-            partial.rename(base / kind)
+                    raise FleetError(f"building the root {name} failed, see {log.name}") from error
+            partial.rename(base / name)
 
 
-def up(base: Path, where: Path, debian: int, busybox: int = 0) -> None:
+def up(base: Path, where: Path, debian: int, busybox: int = 0, firmwares: Sequence[str] = ()) -> None:
     """Start a fleet in a directory of its own; all of it, or nothing."""
     _require("ssh", "ssh-keygen", "dropbearconvert")
-    build(base)
+    unknown = set(firmwares) - set(firmware.TESTED)
+    if unknown:
+        raise FleetError(f"no such list of applets: {', '.join(sorted(unknown))}")
+    gateways = _gateways(debian, busybox, firmwares)
+    build(base, {gateway.root for gateway in gateways})
     where = where.absolute()
     try:
         where.mkdir(parents=True)
     except FileExistsError:
         raise FleetError(f"{where} is there already") from None
     try:
-        _start(base.absolute(), where, _gateways(debian=debian, busybox=busybox))
+        _start(base.absolute(), where, gateways)
     except BaseException:
         down(where)
         raise
@@ -307,7 +328,12 @@ def _make_debian(root: Path, log: int) -> None:
     shutil.rmtree(packages)
 
 
-def _make_busybox(root: Path, log: int) -> None:
+def _make_busybox(system: firmware.Firmware, base: Path, root: Path, log: int) -> None:
+    try:
+        busybox = firmware.fetch(base)
+    except firmware.BusyBoxMissing as reason:
+        raise Unavailable(str(reason)) from reason
+    firmware.lay_out(system, busybox, root, Path("/"))
     subprocess.run(["sh", "-c", BUILD_BUSYBOX, "sh", str(root)], stdout=log, stderr=log, check=True)
 
 
@@ -330,12 +356,26 @@ def _proxy() -> dict[str, str]:
     return {"http_proxy": proxy} if proxy else {}
 
 
-def _gateways(**counts: int) -> list[Gateway]:
+def _firmware_root(name: str) -> str:
+    """Return the name of a root that is built anew when its list, or how it is built, has changed."""
+    parts = (firmware.LISTS / f"{name}.txt").read_bytes(), Path(firmware.__file__).read_bytes(), BUILD_BUSYBOX.encode()
+    return f"{name}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
+
+
+def _gateways(debian: int, busybox: int, firmwares: Sequence[str]) -> list[Gateway]:
+    usual = _firmware_root(firmware.USUAL)
     return [
-        Gateway(kind, f"{KINDS[kind].prefix}{i}", str(ipaddress.IPv4Address(KINDS[kind].network) + i))
-        for kind, count in counts.items()
-        for i in range(1, count + 1)
+        *(Gateway("debian", f"gw{i}", _address(KINDS["debian"].network, i), "debian") for i in range(1, debian + 1)),
+        *(Gateway("busybox", f"bb{i}", _address(KINDS["busybox"].network, i), usual) for i in range(1, busybox + 1)),
+        *(
+            Gateway("busybox", name, _address(FIRMWARE_NETWORK, i), _firmware_root(name))
+            for i, name in enumerate(firmwares, start=1)
+        ),
     ]
+
+
+def _address(network: str, number: int) -> str:
+    return str(ipaddress.IPv4Address(network) + number)
 
 
 def _start(base: Path, where: Path, gateways: list[Gateway]) -> None:
@@ -418,7 +458,7 @@ def _spawn(base: Path, where: Path, gateway: Gateway, port: int) -> int:
     directory = where / gateway.name
     directory.mkdir()
     server = KINDS[gateway.kind].server.format(gateway.address, port).split()
-    start = ["sh", "-c", START_GATEWAY, "sh", str(directory), str(base / gateway.kind), str(where / "id.pub"), *server]
+    start = ["sh", "-c", START_GATEWAY, "sh", str(directory), str(base / gateway.root), str(where / "id.pub"), *server]
     return os.posix_spawnp(
         UNSHARE[0],
         [*UNSHARE, *start],
@@ -509,7 +549,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("base", "build the root directories in DIR, once"),
-        ("up", "start N Debian and B BusyBox gateways in the new directory FLEET"),
+        ("up", "start N Debian, B BusyBox gateways, and one of each LIST in the new directory FLEET"),
         ("down", "stop the gateways of FLEET and remove it"),
         ("status", "show the gateways of FLEET; fails if one has stopped"),
     ):
@@ -521,12 +561,13 @@ def main() -> int:
         if name == "up":
             command.add_argument("debian", metavar="N", type=int)
             command.add_argument("busybox", metavar="B", type=int, nargs="?", default=0)
+            command.add_argument("firmware", metavar="LIST", nargs="*")
     arguments = parser.parse_args()
     try:
         if arguments.command == "base":
             build(arguments.base)
         elif arguments.command == "up":
-            up(arguments.base, arguments.fleet, arguments.debian, arguments.busybox)
+            up(arguments.base, arguments.fleet, arguments.debian, arguments.busybox, arguments.firmware)
         elif arguments.command == "down":
             down(arguments.fleet)
         else:

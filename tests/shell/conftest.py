@@ -1,9 +1,13 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every test of the scripts runs under dash, bash and BusyBox ash; the last with BusyBox's own tools."""
+"""Every test of the scripts runs under dash, bash and BusyBox ash; the last with the applets of the weakest firmware.
+
+Tests of the main job run with the applets of every firmware that the collection is tested for: ``firmware_host``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -16,7 +20,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from shell.host import SHELLS, Host
+from gateways import firmware
+from gateways.fleet import BASE
+from shell.host import SHELLS, Confinement, Host
+
+EVERY_APPLET = "every-applet"
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -37,24 +45,75 @@ def find_program() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session", params=SHELLS)
-def plain_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def plain_host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A gateway with one shell, which is also the ``sh`` that commands call; it has no path yet."""
     name: str = request.param
-    executable = program(name)
-    # not below tmp_path, which only the user who runs the tests may enter
-    tools = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-    tools.chmod(0o755)
-    argv: tuple[str, ...] = (str(tools / "sh"),)
-    if name == "busybox":
-        applets = subprocess.run([executable, "--list"], capture_output=True, text=True, check=True).stdout.split()
-        for applet in applets:
-            (tools / applet).symlink_to(executable)
-        assert "ash" in applets
-        argv = (executable, "sh")
-    else:
-        (tools / "sh").symlink_to(executable)
-    yield Host(name, argv, tools, tools / "nowhere")
-    shutil.rmtree(tools)
+    with public_directory(f"{name}-") as tools:
+        if name == "busybox":
+            # tests shorten waits to fractions of a second, which the sleep of this firmware refuses
+            weakest = replace(firmware.read(firmware.WEAKEST), fractions=True)
+            yield replace(confined(weakest, tools, required=False), shell=name)
+        else:
+            (tools / "sh").symlink_to(program(name))
+            yield Host(name, (str(tools / "sh"),), tools, tools / "nowhere")
+
+
+@pytest.fixture(scope="session", params=[*firmware.TESTED, EVERY_APPLET])
+def plain_firmware_host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A gateway with the applets of one firmware; it has no path yet."""
+    with public_directory(f"{request.param}-") as tools:
+        if request.param == EVERY_APPLET:
+            yield unconfined(program("busybox"), tools)
+        else:
+            yield confined(firmware.read(request.param), tools, required=True)
+
+
+@pytest.fixture
+def firmware_host(plain_firmware_host: Host, tmp_path: Path) -> Host:
+    """A gateway with the applets of one firmware that holds nothing yet."""
+    return replace(plain_firmware_host, path=tmp_path / "etc" / "thingstream" / "pointperfect", outputs=[])
+
+
+@contextlib.contextmanager
+def public_directory(prefix: str) -> Iterator[Path]:
+    """A directory that every user may enter, as tmp_path is not."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+def confined(system: firmware.Firmware, tools: Path, *, required: bool) -> Host:
+    """Return a gateway that reaches the applets of a firmware and no other program.
+
+    :param required: whether the test is skipped where no namespace can be made, which needs root; otherwise the other
+        programs of this machine stay in PATH, after the applets.
+    """
+    try:
+        busybox = firmware.fetch(BASE)
+    except firmware.BusyBoxMissing as reason:
+        unavailable(str(reason))
+    firmware.lay_out(system, busybox, tools, tools)
+    programs, helpers = tools / "bin", tools / "libexec"
+    for helper in ("mount", "setpriv"):
+        shutil.copy(program(helper), helpers / helper)
+    host = Host(system.name, (str(programs / "sh"),), programs, tools / "nowhere")
+    inside = replace(host, confinement=Confinement(programs, helpers))
+    result = subprocess.run(inside.command_line("exit 0"), capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return inside
+    if required:
+        unavailable(f"cannot hide the programs of this machine: {result.stderr.strip()}")
+    return host
+
+
+def unconfined(busybox: str, tools: Path) -> Host:
+    """Return a gateway with every applet of a BusyBox that prefers applets to programs, as OpenWrt's does."""
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in applets:
+        (tools / applet).symlink_to(busybox)
+    assert "ash" in applets
+    return Host(EVERY_APPLET, (busybox, "sh"), tools, tools / "nowhere")
 
 
 @pytest.fixture
@@ -66,9 +125,7 @@ def host(plain_host: Host, tmp_path: Path) -> Host:
 @pytest.fixture
 def public_path() -> Iterator[Path]:
     """A directory that every user may enter, as tmp_path is not."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o755)
+    with public_directory("public-") as directory:
         yield directory
 
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -37,6 +38,16 @@ MODES: Mapping[str, int] = {
 }
 PUBLIC = {name for name, mode in MODES.items() if mode & stat.S_IROTH}
 MODIFIED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+# Hides the programs of this machine behind those of a firmware. The scripts add the system directories to PATH.
+CONFINE = """
+mount=$1 programs=$2
+shift 2
+for directory in /sbin /bin /usr/sbin /usr/bin; do
+    [ -L "$directory" ] || "$mount" --bind "$programs" "$directory" || exit 126
+done
+exec "$@"
+"""
 
 _nonces = itertools.count()
 
@@ -75,6 +86,27 @@ def bundle(marker: str, contents: Mapping[str, bytes] | None = None) -> dict[str
 
 
 @dataclass(frozen=True)
+class Confinement:
+    """A private mount namespace in which the system directories hold the programs of a firmware, and nothing else.
+
+    :param programs: the directory of these programs.
+    :param helpers: a directory outside of PATH, with the ``mount`` and ``setpriv`` of this machine.
+    """
+
+    programs: Path
+    helpers: Path
+
+    def around(self, argv: Sequence[str], user: tuple[int, int] | None) -> list[str]:
+        """Return the command that runs another one in the namespace, as this user (uid, gid)."""
+        unshare = shutil.which("unshare") or "unshare"
+        namespace = [unshare, "--mount", "--propagation", "private", "/bin/sh", "-c", CONFINE, "sh"]
+        become: list[str] = []
+        if user:
+            become = [str(self.helpers / "setpriv"), f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups"]
+        return [*namespace, str(self.helpers / "mount"), str(self.programs), *become, *argv]
+
+
+@dataclass(frozen=True)
 class Host:
     """Runs commands the way a connection does.
 
@@ -88,6 +120,7 @@ class Host:
     :param terminal: whether line feeds arrive as they do from a terminal.
     :param killed_after: seconds after which every process of the command gets SIGKILL.
     :param deaf_after: seconds after which nobody reads what the command prints.
+    :param confinement: hides the other programs of this machine; ``None`` where the shell is one of this machine's.
     """
 
     shell: str
@@ -101,13 +134,15 @@ class Host:
     terminal: bool = False
     killed_after: float | None = None
     deaf_after: float | None = None
+    confinement: Confinement | None = None
     outputs: list[str] = field(default_factory=list)
 
     def execute(self, command: str, standard_input: bytes, _secret: bool) -> tuple[int, str, str]:
         """What ``protocol.Execute`` asks for."""
+        user = None if self.confinement else self.user  # it becomes that user once its namespace is made
         with (
             subprocess.Popen(
-                [*self.argv, "-c", self.banner + command],
+                self.command_line(self.banner + command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -115,9 +150,9 @@ class Host:
                 cwd="/",
                 umask=self.umask,
                 start_new_session=True,
-                user=self.user[0] if self.user else None,
-                group=self.user[1] if self.user else None,
-                extra_groups=[] if self.user else None,
+                user=user[0] if user else None,
+                group=user[1] if user else None,
+                extra_groups=[] if user else None,
             ) as process,
             _timer(self.killed_after, lambda: _kill(process)),
             _timer(60, lambda: _kill(process)),
@@ -131,6 +166,11 @@ class Host:
         self.outputs.append(text)
         return process.returncode, text, complaint.decode("utf-8", "surrogateescape")
 
+    def command_line(self, command: str) -> list[str]:
+        """Return how the shell of this gateway is called with a command."""
+        argv = [*self.argv, "-c", command]
+        return self.confinement.around(argv, self.user) if self.confinement else argv
+
     def _ignore(self, process: subprocess.Popen[bytes], standard_input: bytes) -> tuple[int, str, str]:
         """Feeds the command, and closes its output while it runs."""
         assert process.stdin is not None
@@ -141,6 +181,10 @@ class Host:
             process.stdin.close()
         complaint = process.stderr.read()
         return process.wait(), "", complaint.decode("utf-8", "replace")
+
+    def has(self, program: str) -> bool:
+        """Whether this gateway reaches a program."""
+        return replace(self, deaf_after=None).execute(f"command -v {program}", b"", False)[0] == 0
 
     def at(self, path: Path) -> Host:
         """The same gateway with its bundle elsewhere."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,9 @@ def test_the_connection_is_cut_during_the_check(host: Host, consumer: Consumer, 
     options = {**consumer.options, "health_command": f"{cut}\n{consumer.options['health_command']}"}
     with pytest.raises(ProvisioningError):
         host.install("bad", state, health_timeout=1, **options)
-    assert consumer.calls == ["reload 000002", "health 000002", "reload 000001"]
+    # without setsid the hook is in the group that gets the signal, too, and dies of it before it is noted
+    noted = ["health 000002"] if how == "deaf" or host.has("setsid") else []
+    assert consumer.calls == ["reload 000002", *noted, "reload 000001"]
     assert host.marker == "a"
     assert host.generations == ["000001", "000002-failed"]
     consumer.assert_up_to_date()
@@ -293,8 +296,10 @@ def test_nothing_outlives_a_run(host: Host) -> None:
 
 
 @pytest.mark.parametrize("start", ["setsid sleep 30 & echo $!", "sleep 30 & echo $!", "(sleep 30 & echo $!)"])
-def test_a_daemon_stays(host: Host, tmp_path: Path, start: str) -> None:
-    pid = tmp_path / "pid"
+def test_a_daemon_stays(host: Host, public_path: Path, find_program: Callable[[str], str], start: str) -> None:
+    pid = public_path / "pid"
+    # not every firmware has setsid; a daemon calls what is behind it
+    start = start.replace("setsid", str(shutil.copy(find_program("setsid"), public_path / "own-session")))
     with within(0):
         host.install("a", reload_command=f"{{ {start}; }} >'{pid}'", health_command=f"kill -0 $(cat '{pid}')")
     daemon = int(pid.read_text())

@@ -279,7 +279,7 @@ def test_the_first_attempt_still_unpacks(host: Host) -> None:
         slow.install("new", state, how=how)
     ((command, stream),) = sent
     with subprocess.Popen(
-        [*host.argv, "-c", command],
+        host.command_line(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": f"{host.tools}:/usr/bin:/bin"},
