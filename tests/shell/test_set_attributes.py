@@ -137,6 +137,11 @@ def has_access_list(path: Path) -> bool:
 def test_an_access_list_is_inherited(host: Host, access_list: Callable[..., None]) -> None:
     host.path.parent.mkdir(parents=True, exist_ok=True)
     access_list(host.path.parent, inherited=True)
+    if host.shell == "busybox":  # without setfacl, and with an ls that does not show them
+        with refused("permission"):
+            host.install("a")
+        assert host.marker is None
+        return
     host.install("a")
     host.install("b")
     installed = [host.path, *host.path.rglob("*")]
@@ -147,8 +152,10 @@ def test_an_access_list_is_inherited(host: Host, access_list: Callable[..., None
 def test_an_access_list_is_drift(host: Host, access_list: Callable[..., None]) -> None:
     host.plant("a")
     access_list(host.path / "current" / "client.key", host.path)
-    # ls of BusyBox shows what a list makes of the mode, but not the list
-    assert host.drift() == (["client.key"] if host.shell == "busybox" else ["./", "client.key"])
+    if host.shell == "busybox":  # ls shows what a list makes of the mode, but not the list
+        assert host.drift() == ["client.key"]
+        return
+    assert host.drift() == ["./", "client.key"]
     host.set_attributes()
     assert host.drift() == []
     assert not has_access_list(host.path / "current" / "client.key")

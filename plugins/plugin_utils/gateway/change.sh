@@ -338,6 +338,7 @@ next_generation() {
 # Checks the unpacked files and makes them final: content, owner, group, modes, and that they are on the disk.
 check_staged_files() {
     [ -d "$staging/files" ] || fail concurrent_change "another run has cleared $request_path"
+    command -v setfacl >/dev/null 2>&1 || require_umask_counts
     (cd "$staging" && have_digests "$(cat digests)" && cd files && holds_regular_files) 2>/dev/null ||
         fail disk_full "the disk did not keep what was written to it"
     set_ownership_of_directory .
@@ -441,6 +442,15 @@ remove_access_lists() { # files and directories
     if command -v setfacl >/dev/null 2>&1; then setfacl -b -k -- "$@" 2>/dev/null; fi
     kept=$(access_lists "$@")
     [ -z "$kept" ] || fail permission "cannot remove the access control list of $request_path/$kept"
+}
+
+# An access control list that is handed down overrides the umask. Where ls does not show it, that does.
+require_umask_counts() {
+    mkdir "$staging/umask" 2>/dev/null || cannot_create "$staging/umask"
+    case $(ls -ldn "$staging/umask") in
+        drwx------*) rmdir "$staging/umask" ;;
+        *) fail permission "$request_path has an access control list, and there is no setfacl to remove it" ;;
+    esac
 }
 
 # Prints the names of those that have an access control list.
