@@ -31,6 +31,7 @@ class ActionModule(ZtpActionBase):
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "results_from": {"type": "str", "required": True},
+        "verifications_from": {"type": "str"},
         "directory": {"type": "path"},
         "metrics_directory": {"type": "path"},
         "spool_path": {"type": "path", "default": directory.default_directory(C.ANSIBLE_HOME)},
@@ -43,10 +44,12 @@ class ActionModule(ZtpActionBase):
         hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
         # raw, because a gateway can put template expressions into its result
         results = {host: hostvars.raw_get(host).get(arguments["results_from"]) for host in hosts}
+        name = arguments["verifications_from"]
+        verifications = {host: hostvars.raw_get(host).get(name) for host in hosts} if name else {}
         hardware_ids, spool_paths = _variables_of_hosts(hostvars, hosts, arguments["variables_prefix"])
         inventory = Inventory(frozenset(task_vars["groups"]["all"]), hardware_ids)
         spool = self._survey({realpath(path) for path in (arguments["spool_path"], *spool_paths)})
-        report = fleet_report(results, spool, datetime.now(timezone.utc), inventory)
+        report = fleet_report(results, spool, datetime.now(timezone.utc), inventory, verifications)
         files = self._write(report, arguments["directory"], arguments["metrics_directory"])
         result = {
             "changed": bool(files),

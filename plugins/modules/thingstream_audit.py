@@ -34,6 +34,11 @@ options:
       - The name of the variable in which the results of M(thingstream.ztp.thingstream_ztp_info) are registered.
     type: str
     required: true
+  verifications_from:
+    description:
+      - The name of the variable in which the results of M(thingstream.ztp.thingstream_verify) are registered.
+      - If not set, the report says nothing about logins.
+    type: str
   directory:
     description:
       - The directory on the controller for the files. It must exist.

@@ -281,6 +281,13 @@ def test_a_login_that_the_consumer_uses_is_not_taken_for_refused(
         "message_types": ["RTCM 1005"],
         "mount_point": "NEAR-RTCM",
     }
+    assert eventually(lambda: not caster.sessions)
+    wanted = {"verify": {**HERE, "position": [52.52, 13.405]}, **options}
+    for extra, expected in ((["-e", "thingstream_audit_verify=true"], "TLS, RTCM 1005, first after"), ([], "None")):
+        audit = gateway.run("audit", *extra, "-e", f"thingstream_report_directory={gateway.work}", **wanted)
+        assert audit.status == 0, audit.output
+        (row,) = json.loads((gateway.work / "thingstream-audit.json").read_text())["gateways"]
+        assert expected in str(row["verification"])
     assert simulator.requests() == []
 
 

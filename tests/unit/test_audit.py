@@ -142,6 +142,37 @@ def test_every_gateway_has_its_state() -> None:
     assert not report.complete
 
 
+LOGIN = {"delivery": "mqtt", "host": "pp.services.u-blox.com", "port": 8883, "tls": True}
+CORRECTIONS = {
+    **LOGIN,
+    "delivery": "ntrip",
+    "message_types": ["RTCM 1005", "RTCM 1077"],
+    "first_correction_ms": 320,
+}
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (None, None),
+        ({"skipped": True}, None),
+        ({"verifications": []}, None),
+        ({"verifications": [LOGIN]}, "mqtt, pp.services.u-blox.com:8883, TLS"),
+        (
+            {"verifications": [{**LOGIN, "tls": False}, CORRECTIONS]},
+            "mqtt, pp.services.u-blox.com:8883, no TLS; "
+            "ntrip, pp.services.u-blox.com:8883, TLS, RTCM 1005, RTCM 1077, first after 320 ms",
+        ),
+        ({"failed": True, "error_code": "timeout", "msg": "nothing\nfor 20 s"}, "timeout: nothing for 20 s"),
+        ({"unreachable": True, "error_code": "unreachable", "msg": "gone"}, "unreachable: gone"),
+        ({"path": "/elsewhere", "verifications": [LOGIN]}, None),
+    ],
+)
+def test_how_a_login_went(result: dict[str, Any] | None, text: str | None) -> None:
+    report = audit.fleet_report({"a": look(held())}, audit.SpoolSurvey(), NOW, verifications={"a": result})
+    assert [(row.verification, row.state) for row in report.gateways] == [(text, "in_order")]
+
+
 def test_a_hardware_id_that_differs_from_the_inventory() -> None:
     rows = {row.host: row for row in report_of(CASES).gateways}
     assert (rows["wrong_thing"].hardware_id, rows["wrong_thing"].inventory_hardware_id) == (

@@ -71,6 +71,7 @@ OPTIONS = frozenset(
         "ucenter_path",
         "validate_certs",
         "vault_encrypted",
+        "verifications_from",
         "verify",
     )
 )

@@ -105,6 +105,7 @@ def fleet_report(
     spool: SpoolSurvey,
     now: datetime,
     inventory: Inventory | None = None,
+    verifications: Mapping[str, Mapping[str, Any] | None] | None = None,
 ) -> Report:
     """Return the report on a fleet.
 
@@ -112,6 +113,7 @@ def fleet_report(
         empty for a host without a result.
     :param now: aware.
     :param inventory: by default, the hosts of the results.
+    :param verifications: host to the result of ``thingstream_verify``, where there is one.
     """
     inventory = inventory or Inventory()
     bundles = {host: seen_bundles(result) for host, result in results.items()}
@@ -120,7 +122,7 @@ def fleet_report(
     gone = ledger_rows(spool.ledger, bundles, in_use, files, inventory)
     retired, conflicts = gather(bundles, in_use, retired_in_ledger(gone))
     shared = shared_things(in_use)
-    rows = gateway_rows(results, shared, inventory.hardware_ids, timestamp(now))
+    rows = gateway_rows(results, shared, inventory.hardware_ids, verifications or {}, timestamp(now))
     states = Counter(row.state for row in rows)
     statuses = Counter(row.status for row in gone)
     totals = Totals(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .shared import Place, SharedThing
@@ -48,6 +48,7 @@ class GatewayRow:
     :param retired: the number of Things on the retirement list of the path.
     :param inventory_hardware_id: the hardware ID in the inventory, if the Thing has another one.
     :param shared_with: the other hosts that use the same Thing.
+    :param verification: how a login with the credentials went, in words.
     """
 
     host: str
@@ -70,6 +71,7 @@ class GatewayRow:
     leftovers: Sequence[str] | None = None
     retired: int | None = None
     shared_with: Sequence[str] | None = None
+    verification: str | None = None
     error_code: str | None = None
     error: str | None = None
 
@@ -90,6 +92,7 @@ def gateway_rows(
     results: Mapping[str, Mapping[str, Any] | None],
     shared: Iterable[SharedThing],
     hardware_ids: Mapping[str, str],
+    verifications: Mapping[str, Mapping[str, Any] | None],
     now: str,
 ) -> list[GatewayRow]:
     """Return the rows of a fleet, sorted by host.
@@ -97,6 +100,7 @@ def gateway_rows(
     :param results: host to the result of ``thingstream_ztp_info``; ``None`` or empty for a host without a result.
     :param shared: the Things that several hosts use.
     :param hardware_ids: host to its hardware ID in the inventory.
+    :param verifications: host to the result of ``thingstream_verify``.
     :param now: in ISO 8601 and UTC, as which dates compare as texts.
     """
     by_place = _by_place(shared)
@@ -105,8 +109,39 @@ def gateway_rows(
         result = results[host] or {}
         bundles = seen_bundles(result)
         own = hardware_ids.get(host)
-        rows += [_unseen_row(host, result)] if bundles is None else _rows(host, own, bundles, by_place, now)
+        if bundles is None:
+            rows.append(_unseen_row(host, result))
+        else:
+            rows += _with_verification(_rows(host, own, bundles, by_place, now), verifications.get(host))
     return rows
+
+
+def _with_verification(rows: Sequence[GatewayRow], result: Mapping[str, Any] | None) -> list[GatewayRow]:
+    """Return the rows of a gateway; the one whose path was verified, or the only one, says how that went."""
+    text = verification_text(result or {})
+    path = (result or {}).get("path")
+    return [
+        replace(row, verification=text) if text and (row.path == path if path else len(rows) == 1) else row
+        for row in rows
+    ]
+
+
+def verification_text(result: Mapping[str, Any]) -> str | None:
+    """Return what a result of ``thingstream_verify`` says in one line; ``None`` for one that says nothing.
+
+    >>> tls = {"delivery": "ntrip", "host": "ppntrip.services.u-blox.com", "port": 2102, "tls": True}
+    >>> verification_text({"verifications": [{**tls, "message_types": ["RTCM 1005"], "first_correction_ms": 320}]})
+    'ntrip, ppntrip.services.u-blox.com:2102, TLS, RTCM 1005, first after 320 ms'
+    """
+    if result.get("failed") or result.get("unreachable"):
+        return one_line(f"{result.get('error_code')}: {result.get('msg')}")
+    return one_line("; ".join(map(_one_verification, result.get("verifications") or ()))) or None
+
+
+def _one_verification(found: Mapping[str, Any]) -> str:
+    types, delay = found.get("message_types") or (), found.get("first_correction_ms")
+    parts = [found["delivery"], f"{found['host']}:{found['port']}", "TLS" if found["tls"] else "no TLS", *types]
+    return ", ".join([*parts, *([f"first after {delay} ms"] if delay is not None else [])])
 
 
 def _by_place(shared: Iterable[SharedThing]) -> Mapping[Place, Sequence[SharedThing]]:
