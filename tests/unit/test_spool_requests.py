@@ -358,3 +358,35 @@ def test_a_survey_of_a_directory_that_is_not_private(place: Path) -> None:
     with pytest.raises(ProvisioningError) as caught:
         requests.survey(str(place.parent))
     assert (caught.value.code, "0700" in caught.value.message) == ("spool_failed", True)
+
+
+def test_a_request_that_begins_during_a_look_is_live(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is locked is asked before it is, and what it says is read after that."""
+    begin(place).close()
+    place.with_name(place.name + requests.SUFFIX).write_bytes(b"")  # incomplete, so that another run may begin
+    begun: list[OpenRequest] = []
+
+    def locked(file: Path) -> bool:
+        found = directory.is_locked(file)
+        if not begun:
+            begun.append(begin(place))
+        return found
+
+    monkeypatch.setattr(requests, "is_locked", locked)
+    found = requests.find(place)
+    assert found is not None
+    assert found.is_live
+
+
+def test_a_request_that_is_settled_during_a_look_is_not_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = begin(place)
+
+    def locked(file: Path) -> bool:
+        if file.exists():
+            request.settle()
+            request.close()
+        return directory.is_locked(file)
+
+    monkeypatch.setattr(requests, "is_locked", locked)
+    assert requests.find(place) is None
+    assert requests.survey(str(place.parent)) == []

@@ -23,7 +23,7 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -87,10 +87,8 @@ def find(place: Path) -> RequestMarker | None:
 
     :param place: the ``location`` of the Thing.
     """
-    file = place.with_name(place.name + SUFFIX)
-    is_live = is_locked(file)
-    marker = _read(file, is_live=is_live)
-    return marker if marker and (is_live or _is_abandoned(marker)) else None
+    marker = _observe(place.with_name(place.name + SUFFIX))
+    return marker if marker and (marker.is_live or _is_abandoned(marker)) else None
 
 
 def begin(
@@ -150,8 +148,8 @@ def survey(directory: str) -> list[RequestMarker]:
 
     :raises ProvisioningError: ``spool_failed`` if the directory cannot be read.
     """
-    abandoned = (file for file in files(Path(directory).expanduser(), SUFFIX) if not is_locked(file))
-    return [marker for file in abandoned if (marker := _read(file, is_live=False)) and _is_abandoned(marker)]
+    markers = map(_observe, files(Path(directory).expanduser(), SUFFIX))
+    return [marker for marker in markers if marker and not marker.is_live and _is_abandoned(marker)]
 
 
 def in_progress(file: Path) -> ProvisioningError:
@@ -205,6 +203,19 @@ def _open_locked(file: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor
         os.close(descriptor)  # the run that had it has removed it meanwhile
+
+
+def _observe(file: Path) -> RequestMarker | None:
+    """Return the marker in a file, and whether it is live, although other runs begin and settle requests meanwhile."""
+    marker = _read(file, is_live=False)
+    while marker is not None:
+        if is_locked(file):
+            return replace(marker, is_live=True)
+        again = _read(file, is_live=False)
+        if again == marker:
+            return marker
+        marker = again  # settled, or that of another run
+    return None
 
 
 def _is_abandoned(marker: RequestMarker) -> bool:
