@@ -238,11 +238,13 @@ def spooled_things(controller: Controller) -> list[ThingId]:
 
 
 def holds_unidentified(controller: Controller) -> bool:
-    """Whether a spool holds a response that names no Thing."""
-    return any(
+    """Whether a spool holds a response that names no Thing, or its ledger lists one that was removed from there."""
+    waits = any(
         _thing_in(file.read_bytes().rstrip(b"\0")) is None
         for file in directory.files(_files(controller), responses.SUFFIX)
     )
+    listed = (entry for entry in ledger.survey(str(_files(controller))) if entry.thing_id is None)
+    return waits or any(entry.left_at is not None and entry.deactivated_at is None for entry in listed)
 
 
 def _thing_in(text: bytes) -> ThingId | None:

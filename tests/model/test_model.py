@@ -285,7 +285,7 @@ class Fleet(RuleBasedStateMachine):
         if thing.service == "pointperfect" and thing.hardware_id is not None:
             return True  # the next request returns it
         if thing.pending and any(holds_unidentified(one) for one in self.controllers):
-            return True  # its response has no credentials yet, and waits in the spool
+            return True  # its response has no credentials yet, and waits in the spool, or the audit lists it
         named = [marker.hardware_id for one in self.controllers for marker in markers(one)]
         return with_markers and thing.hardware_id in named
 
