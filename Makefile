@@ -71,7 +71,7 @@ gates: ## Run what others judge the collection by, and a selection of faults, be
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix importer docs execution-environment awx eda
 	@$(MAKE) --no-print-directory test-faults-short
 
-matrix: system-packages ## Run ansible-test with every supported ansible-core and show a table: main job, sanity
+matrix: system-packages ## Run ansible-test with the oldest, a middle and the newest ansible-core: main job, sanity
 	@$(PYTHON) tests/matrix/matrix.py
 
 matrix-full: system-packages ## Run all of ansible-test with every supported ansible-core (a quarter of an hour)

@@ -133,8 +133,9 @@ def test_the_staging_directory(host: Host, outside: Path) -> None:
     before = snapshot(outside)
 
     def planting(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
-        assert 'mkdir "$s" &&' in command
-        return host.execute(command.replace('mkdir "$s" &&', 'mv "$p/planted" "$s"; mkdir "$s" &&'), stream, secret)
+        make = 'mkdir -m 700 "${s}" &&'
+        assert make in command
+        return host.execute(command.replace(make, f'mv "${{p}}/planted" "${{s}}"; {make}'), stream, secret)
 
     late = replace(host)
     object.__setattr__(late, "execute", planting)
