@@ -71,7 +71,7 @@ def wishes() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 REFUSED: Mapping[str, tuple[str, dict[str, Any], str]] = {
-    "sudo without the password": ("gw1", become("careful", "sudo"), "Missing sudo password"),
+    "sudo without the password": ("gw1", become("careful", "sudo"), "sudo wants a password"),
     "sudo with another password": ("gw1", become("careful", "sudo", "wrong"), "Incorrect sudo password"),
     "su with another password": ("gw1", become("careful", "su", "wrong"), "Incorrect su password"),
     "su without the password": ("gw1", become("careful", "su"), "waiting for privilege escalation prompt"),
