@@ -73,7 +73,7 @@ def wishes() -> Iterator[tuple[str, dict[str, Any]]]:
 REFUSED: Mapping[str, tuple[str, dict[str, Any], str]] = {
     "sudo without the password": ("gw1", become("careful", "sudo"), "sudo wants a password"),
     "sudo with another password": ("gw1", become("careful", "sudo", "wrong"), "sudo refused the password"),
-    "su with another password": ("gw1", become("careful", "su", "wrong"), "Incorrect su password"),
+    "su with another password": ("gw1", become("careful", "su", "wrong"), "su refused the password"),
     "su without the password": ("gw1", become("careful", "su"), "waiting for privilege escalation prompt"),
     "no become": ("gw1", {"ansible_user": "careful"}, "use become"),
     "no sudo there": ("bb1", become("consumer", "sudo"), "sudo: not found"),
