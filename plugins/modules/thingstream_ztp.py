@@ -251,8 +251,8 @@ options:
           - The hosts to which the controller connects with credentials that the host stores - domains with all their
             hosts, addresses, and networks such as V(10.0.0.0/8). A name must not resolve to an address that is not
             public, unless that is in a network of this list.
-          - Whoever has taken over a host can write any server into its credentials. Without a limit, the controller
-            would connect to servers of its own network on their behalf.
+          - An attacker with control of a host can put any server into its credentials. Without a limit, the
+            controller would connect to servers of its own network on behalf of the attacker.
           - New credentials may name any host, because the platform itself sends them. With O(validate_certs=false)
             the list applies to them as well.
         type: list

@@ -172,9 +172,9 @@ read_mount() { # directory
     mount_point='' mount_type='' mount_options=''
     [ -r /proc/mounts ] || return 0
     while read -r _ point type options _; do
-        above=${point%/}
+        prefix=${point%/}
         case $1/ in
-            "$above"/*)
+            "$prefix"/*)
                 [ ${#point} -lt ${#mount_point} ] || mount_point=$point mount_type=$type mount_options=$options
                 ;;
         esac

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The hosts to which the controller connects with credentials that a gateway stores.
 
-Whoever has taken over a gateway can write any host and port into its credentials. Without a limit, the controller would
-connect to servers of its own network on their behalf.
+An attacker with control of a gateway can put any host and port into its credentials. Without a limit, the controller
+would connect to servers of its own network on behalf of the attacker.
 
 Private to the collection.
 """
@@ -76,8 +76,8 @@ class AllowedHosts:
             raise ProvisioningError(
                 "host_not_allowed",
                 f"The credentials on the gateway name the host {host}, to which the controller does not connect on "
-                "behalf of a gateway. If it is the right host, add it to allowed_hosts; otherwise somebody has changed "
-                "the files on the gateway.",
+                "behalf of a gateway. If it is the right host, add it to allowed_hosts; otherwise the files on the "
+                "gateway were changed.",
             )
 
     def check_address(self, host: str, address: str) -> None:
