@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
-from shell.host import Host
+from shell.host import Host, is_alive
 
 # What the scripts start, as far as toybox has it.
 TOYBOX = "cat chmod chown id ln ls mkdir mv readlink rm rmdir sha256sum sleep sync tar".split()  # noqa: SIM905
@@ -30,13 +30,6 @@ def host_with(find_program: Callable[[str], str]) -> Iterator[Callable[..., Host
             return Host(shell, (str(tools / "sh"),), tools, Path(directory) / "etc" / "thingstream")
 
         yield make
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def main_job(host: Host) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Mapping
@@ -177,3 +178,20 @@ def test_an_access_list_cannot_be_removed(
     with refused("permission"):
         host.install("a", state)
     assert host.marker is None
+
+
+@pytest.mark.parametrize("name", ["client.key", "stray"])
+def test_an_access_list_behind_a_link_stays(
+    host: Host, access_list: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("of somebody else")
+    access_list(outside)
+    host.plant("a")
+    state = host.checked()
+    planted = host.path / "generations" / "000001" / name
+    planted.unlink(missing_ok=True)
+    planted.symlink_to(outside)
+    with refused("permission") if name == "client.key" else contextlib.nullcontext():
+        host.set_attributes(state)
+    assert has_access_list(outside)

@@ -393,12 +393,12 @@ sync_path() { sync . generations 2>/dev/null || sync; }
 # Sets them for the files of the bundle, and reads them back: a file system that cannot keep a private key private must
 # not get one. tar keeps owner and mode for some users only.
 set_ownership_of_files() { # directory
-    remove_access_lists "$1"/*
     # a file that has another name, too, may be in use outside of the path
     linked=$(ls -ldn "$1"/* 2>/dev/null | while read -r mode links _; do
         case $mode,$links in (-*,1 | [!-]*) ;; (*) say linked ;; esac
     done)
     [ -z "$linked" ] || fail bad_path "a file in $request_path/$1 has a hard link elsewhere"
+    remove_access_lists "$1"/*
     bundle=$1
     # shellcheck disable=SC2086  # to be split into words
     set -- $request_files
@@ -437,8 +437,14 @@ set_ownership_of_directory() { # directory
 }
 
 # Removes access control lists, which a directory hands down to what is made in it: they let others read what the modes
-# keep from them. ls marks them with a plus, but that of BusyBox does not, so setfacl runs wherever it exists.
+# keep from them. ls marks them with a plus, but that of BusyBox does not, so setfacl runs wherever it exists. It follows
+# links, which are therefore left out.
 remove_access_lists() { # files and directories
+    for entry in "$@"; do
+        shift
+        [ -L "$entry" ] || set -- "$@" "$entry"
+    done
+    [ $# -gt 0 ] || return 0
     if command -v setfacl >/dev/null 2>&1; then setfacl -b -k -- "$@" 2>/dev/null; fi
     kept=$(access_lists "$@")
     [ -z "$kept" ] || fail permission "cannot remove the access control list of $request_path/$kept"

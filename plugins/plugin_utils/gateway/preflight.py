@@ -72,10 +72,11 @@ def install_problem(state: GatewayState, owner: str | None, group: str | None) -
         return ProvisioningError(
             "permission", f"User {user.user_name!r} cannot give files to the wanted owner and group: use become."
         )
-    if state.storage.file_systems[:1] and state.storage.file_systems[0] in WITHOUT_OWNERS:
+    file_system = next(iter(state.storage.file_systems), None)
+    if file_system in WITHOUT_OWNERS:
         return ProvisioningError(
             "permission",
-            f"{state.path} is on a file system of type {state.storage.file_systems[0]}, which keeps neither owners nor "
+            f"{state.path} is on a file system of type {file_system}, which keeps neither owners nor "
             "modes, so that every user of the gateway could read the private key: choose another path.",
         )
     above, attributes = state.storage.ancestors[-1]
