@@ -88,6 +88,10 @@ STEPS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"ansible.builtin.raw": f"mkdir -p {PLACE}/small && mount -t tmpfs -o nr_inodes=12 small {PLACE}/small"},
         ENSURE,
     ],
+    "volatile_path": [
+        {"ansible.builtin.raw": f"mkdir -p {PLACE}/memory && mount -t tmpfs memory {PLACE}/memory"},
+        ENSURE,
+    ],
     "concurrent_change": [ENSURE],
     "response_lost": [{**ENSURE, "ignore_errors": True}, ENSURE],
     "no_generation": [
@@ -326,6 +330,8 @@ def story_hosts(simulator: RunningSimulator, gateways: Fleet, port: int) -> dict
         name = f"health_check_failed.{gateway}"
         host(name, {}, connection, health_command=show, reload_command=show.replace("false", "true"), health_timeout=1)
     host("disk_full.one", {}, debian, path=PLACE / "small" / "one")
+    volatile = {"service": "cloudlocate", "allow_volatile": False, "path": PLACE / "memory" / "one"}
+    host("volatile_path.one", {"service": "cloudlocate"}, debian, **volatile)
     for name in ("concurrent_change.one", "concurrent_change.two"):
         simulator.add_fault("delay_after", seconds=3, hardware_id=f"id-{name}")
         host(name, {}, debian, path=PLACE / "stories" / "concurrent")
