@@ -105,9 +105,11 @@ class ActionModule(ZtpActionBase):
         desired = _desired(arguments, templates, host)
         if arguments["state"] == "present" and desired.create and desired.hardware_id_problem:
             raise desired.hardware_id_problem  # now, and not only when a request is due
-        self._check_is_unique(arguments, desired, task_vars)
         source = _source(arguments, desired)
-        runtime = self._verifying_runtime(arguments, desired.target.layout.broker_ca)
+        runtime = replace(
+            self._verifying_runtime(arguments, desired.target.layout.broker_ca),
+            check_inventory=lambda: self._check_is_unique(arguments["variables_prefix"], desired, task_vars),
+        )
         if self._task.check_mode and arguments["state"] == "present":
             runtime = self._with_readiness(source, runtime, tell=desired.create)
         ensure = ensure_absent if arguments["state"] == "absent" else ensure_present
@@ -135,10 +137,12 @@ class ActionModule(ZtpActionBase):
             verify_in_use=verifier_in_use(verify, broker_ca_text, interrupt=verify["interrupt"]),
         )
 
-    def _check_is_unique(self, arguments: Mapping[str, Any], desired: Desired, task_vars: Mapping[str, Any]) -> None:
-        """Compare the hardware ID with those of all other hosts, which are known where they come from variables."""
-        prefix = arguments["variables_prefix"]
-        if desired.hardware_id is None or not prefix or arguments["state"] == "absent":
+    def _check_is_unique(self, prefix: str | None, desired: Desired, task_vars: Mapping[str, Any]) -> None:
+        """Compare the hardware ID with those of all other hosts, which are known where they come from variables.
+
+        :param prefix: that of the variables.
+        """
+        if desired.hardware_id is None or not prefix:
             return
         service = desired.service.name
         shared = once(self._cache(prefix), lambda: shared_hardware_ids(task_vars, prefix, service))

@@ -133,6 +133,7 @@ def box(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -
     return Box(tmp_path, port, host, platform)
 
 
+@pytest.mark.full
 def test_the_example_follows_a_renewal(box: Box, podman: Podman) -> None:
     """By its own reload and health commands; after the renewal the caster knows the new login alone."""
     (group,) = yaml.safe_load((EXAMPLE / "inventory.yml").read_text()).values()

@@ -422,6 +422,7 @@ def test_ntrip_into_gpsd(machines: Fleet, simulator: RunningSimulator, tmp_path:
     assert (machines.root("gw2") / "run/gpsd.arguments").read_text().splitlines() == ["-n", "/dev/ttyACM0"]
 
 
+@pytest.mark.full
 def test_ntrip_into_str2str(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     """One program of the example, whose units and health commands test_ntrip_consumers.py runs for all of them.
 
@@ -446,6 +447,7 @@ def test_ntrip_into_str2str(machines: Fleet, simulator: RunningSimulator, tmp_pa
     on_gateway(machines, "gw4", "kill $(cat /run/str2str.pid)")
 
 
+@pytest.mark.full
 def test_ntrip_into_a_container(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     """With a script for docker; test_containers.py runs the compose file."""
     site = make_site(machines, simulator, tmp_path, "container", ["gw5"], RTCM)

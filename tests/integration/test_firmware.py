@@ -121,6 +121,7 @@ def test_the_main_job(site: Site, simulator: RunningSimulator) -> None:
     assert not any((site.path(host) / name).exists() for host in HOSTS for name in ("current", "generations"))
 
 
+@pytest.mark.full
 def test_a_failed_health_check_reverts(site: Site) -> None:
     hang = "trap '' TERM HUP; sleep 4321 & wait; sleep 4321"
     started = site.run("provision", health_command="test -s /etc/thingstream/pointperfect/current/client.key")

@@ -148,6 +148,7 @@ def health_follows_the_caster(
                 assert eventually(lambda: not consumer.healthy(network, changes)), "stopped"
 
 
+@pytest.mark.full
 def test_str2str(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -> None:
     program("str2str")
     consumer = provisioned("str2str-1", simulator, platform, tmp_path)
@@ -174,6 +175,7 @@ def test_gnssntripclient(simulator: RunningSimulator, platform: dict[str, Any], 
     health_follows_the_caster(consumer, {"gnssntripclient": {"/opt/pygnssutils/bin/gnssntripclient": client}})
 
 
+@pytest.mark.full
 def test_gpsd(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -> None:
     """Without a receiver, so that no position is sent. gpsd has room for 44 bytes of user and password."""
     program("gpsd"), program("gpspipe")

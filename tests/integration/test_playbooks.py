@@ -417,33 +417,30 @@ def test_things_of_gateways_that_are_gone(site: Site) -> None:
     }
 
 
-def test_tasks_that_fail_leave_the_thing_on_the_list(site: Site) -> None:
-    assert site.run("provision").status == 0
-    assert site.run("provision", force=True).status == 0
-    tasks = site.work / "fail.yml"
-    tasks.write_text(yaml.safe_dump([{"name": "Refuse", "ansible.builtin.fail": {"msg": "not today"}}]))
-    assert site.run("retire", retire_tasks=tasks).status == 2
-    assert site.run("retire").status == 0
-    assert len(json.loads((site.work / "thingstream-retired.json").read_text())) == 4
-
-
-def test_tasks_that_report_nothing_leave_the_thing_on_the_list(site: Site) -> None:
-    """As where nobody can answer the documented question, or for a Thing after one that was reported."""
+def test_things_stay_on_the_list_until_tasks_report_them(site: Site) -> None:
+    """Tasks that fail; a question that nobody can answer; and one Thing reported, but not the one after it."""
     for force in (False, True, True):
         assert site.run("provision", "--limit", "gw1", force=force).status == 0
+
+    def listed() -> list[str]:
+        """What the last run found on the list, before it ran any task."""
+        return [entry["client_id"] for entry in json.loads((site.work / "thingstream-retired.json").read_text())]
+
     assert site.run("retire").status == 0
-    report = site.work / "thingstream-retired.json"
-    first, second = (entry["client_id"] for entry in json.loads(report.read_text()))
-    only_first = yaml.safe_dump([{**REPORTED, "when": f"thingstream_retired.client_id == '{first}'"}])
-    refuse = "Refuse to mark a Thing that is not reported as deactivated"
+    first, second = listed()
     tasks = site.work / "tasks.yml"
-    for text, left in ((documented_question(), [first, second]), (only_first, [second])):
+    tasks.write_text(yaml.safe_dump([{"name": "Refuse", "ansible.builtin.fail": {"msg": "not today"}}]))
+    assert site.run("retire", retire_tasks=tasks).status == 2
+    only_first = yaml.safe_dump([{**REPORTED, "when": f"thingstream_retired.client_id == '{first}'"}])
+    for text in (documented_question(), only_first):
         tasks.write_text(text)
         run = site.run("retire", retire_tasks=tasks)
         assert run.status == 2, run.output
-        assert "has not set thingstream_gateway_deactivated to true" in run.of(refuse)["gw1"]["msg"]
-        assert site.run("retire").status == 0
-        assert [entry["client_id"] for entry in json.loads(report.read_text())] == left
+        refused = run.of("Refuse to mark a Thing that is not reported as deactivated")["gw1"]
+        assert "has not set thingstream_gateway_deactivated to true" in refused["msg"]
+        assert listed() == [first, second], "the run before has left both"
+    assert site.run("retire").status == 0
+    assert listed() == [second]
 
 
 def documented_question() -> str:
@@ -453,6 +450,7 @@ def documented_question() -> str:
     return textwrap.dedent(found)
 
 
+@pytest.mark.full
 def test_playbooks_work_after_a_play_that_lost_hosts(site: Site) -> None:
     """In a playbook of the user, with another strategy; one gateway fails before, the first one at that."""
     assert site.run("provision").status == 0

@@ -86,6 +86,7 @@ def test_a_fleet_at_a_terminal_and_then_in_a_file(inventory: Path, tmp_path: Pat
     assert "reason    none 117" in lines
 
 
+@pytest.mark.full
 def test_batches_questions_and_an_interrupted_run(inventory: Path, simulator: RunningSimulator, tmp_path: Path) -> None:
     few = ["--limit", "gw-00*"]
     assert run_playbook(tmp_path, inventory, *few, environment=PROGRESS).status == 0

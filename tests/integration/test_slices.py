@@ -257,6 +257,7 @@ def test_failures_are_counted_in_their_slice(controller: Controller) -> None:
         ]
 
 
+@pytest.mark.full
 def test_batches_of_slices_add_up(controller: Controller) -> None:
     """Two slices rotate at once, in batches; in the next rotation one gateway's failure stops its own slice only."""
     hosts = fleet(controller, "batches", FLEET[:6])

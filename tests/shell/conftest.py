@@ -48,14 +48,15 @@ def find_program() -> Callable[[str], str]:
 def plain_host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A gateway with one shell, which is also the ``sh`` that commands call; it has no path yet."""
     name: str = request.param
+    full = bool(request.config.getoption("--full"))
     with public_directory(f"{name}-") as tools:
         if name == "busybox":
             # tests shorten waits to fractions of a second, which the sleep of this firmware refuses
             weakest = replace(firmware.read(firmware.WEAKEST), fractions=True)
-            yield replace(confined(weakest, tools, required=False), shell=name)
+            yield replace(confined(weakest, tools, required=False), shell=name, full=full)
         else:
             (tools / "sh").symlink_to(program(name))
-            yield Host(name, (str(tools / "sh"),), tools, tools / "nowhere")
+            yield Host(name, (str(tools / "sh"),), tools, tools / "nowhere", full=full)
 
 
 @pytest.fixture(scope="session", params=[*firmware.TESTED, EVERY_APPLET])

@@ -121,6 +121,7 @@ class Host:
     :param killed_after: seconds after which every process of the command gets SIGKILL.
     :param deaf_after: seconds after which nobody reads what the command prints.
     :param confinement: hides the other programs of this machine; ``None`` where the shell is one of this machine's.
+    :param full: whether tests try every moment of a run, and not a selection.
     """
 
     shell: str
@@ -135,6 +136,7 @@ class Host:
     killed_after: float | None = None
     deaf_after: float | None = None
     confinement: Confinement | None = None
+    full: bool = False
     outputs: list[str] = field(default_factory=list)
 
     def execute(self, command: str, standard_input: bytes, _secret: bool) -> tuple[int, str, str]:
@@ -261,10 +263,12 @@ class Host:
             directory.chmod(DIRECTORY_MODE)
         (self.path / "current").symlink_to(f"generations/{len(markers):06d}")
 
-    @property
-    def steps(self) -> range:
-        """The steps of a run that are tried under this shell: every sixth, so that the shells try half of them."""
-        return range(1 + 2 * SHELLS.index(self.shell), 80, 2 * len(SHELLS))
+    def steps(self, first: int = 1) -> range:
+        """The steps of a run, from ``first`` on, that are tried under this shell: with ``--full`` all of them.
+
+        Otherwise the shells share every fourth one.
+        """
+        return range(first, 99) if self.full else range(first + 4 * SHELLS.index(self.shell), 99, 4 * len(SHELLS))
 
     @property
     def generations(self) -> list[str]:

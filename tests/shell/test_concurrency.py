@@ -127,7 +127,7 @@ def test_another_run_in_the_middle(host: Host, tmp_path: Path, monkeypatch: pyte
     paused, resume = tmp_path / "paused", tmp_path / "resume"
     wait = f': >"{paused}"; until [ -e "{resume}" ]; do sleep 0.03; done'
     with stepping(monkeypatch, host, tmp_path) as at_step, ThreadPoolExecutor(1) as pool:
-        for step in host.steps:
+        for step in host.steps():
             paused.unlink(missing_ok=True)
             resume.unlink(missing_ok=True)
             if host.marker is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from shell.consumer import Consumer, failing
-from shell.host import SHELLS, Host, outcome, refused
+from shell.host import Host, outcome, refused
 from shell.steps import stepping
 
 BEFORE_THE_SWITCH = 26  # the commands of an installation until then
@@ -144,7 +144,7 @@ def test_killed_before_every_command(
     aside = tmp_path / "aside"
     codes = []
     with stepping(monkeypatch, host, tmp_path) as at_step:
-        for step in range(BEFORE_THE_SWITCH + SHELLS.index(host.shell), 80, len(SHELLS)):
+        for step in host.steps(BEFORE_THE_SWITCH):
             consumer.used.unlink(missing_ok=True)
             if old:
                 host.plant(old)
@@ -175,7 +175,7 @@ def test_killed_before_every_command(
             if codes[-1] != "gateway_unsupported":
                 break
     assert codes[-1] == ("done" if marker == "good" else "health_check_failed")
-    assert len(codes) > 3
+    assert len(codes) > 1
 
 
 def assert_settled(consumer: Consumer, markers: list[str | None]) -> None:

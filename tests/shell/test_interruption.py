@@ -75,7 +75,7 @@ def test_killed_before_every_command(
         host.plant("old")
         marker = "old"
     with stepping(monkeypatch, host, tmp_path) as at_step:
-        for step in host.steps:
+        for step in host.steps():
             if not installed and host.marker is not None:
                 host.remove()
                 marker = None
@@ -98,7 +98,7 @@ def test_killed_before_every_command(
 def test_killed_while_repairing(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host.plant("a")
     with stepping(monkeypatch, host, tmp_path) as at_step:
-        for step in host.steps:
+        for step in host.steps():
             (host.path / "current" / "client.key").chmod(0o600)
             state = host.checked()
             with contextlib.suppress(ProvisioningError):
@@ -111,7 +111,7 @@ def test_killed_while_repairing(host: Host, tmp_path: Path, monkeypatch: pytest.
 
 def test_killed_while_removing(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stepping(monkeypatch, host, tmp_path) as at_step:
-        for step in host.steps:
+        for step in host.steps():
             host.plant("a")
             with contextlib.suppress(ProvisioningError):
                 at_step(step, "kill -9 0").remove()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands
 from shell.consumer import Consumer
-from shell.host import DIRECTORY_MODE, MODES, SHELLS, Host, change, outcome, plant_generation, refused, snapshot
+from shell.host import DIRECTORY_MODE, MODES, Host, change, outcome, plant_generation, refused, snapshot
 from shell.steps import stepping
 
 BEFORE_THE_SWITCH = 26  # the commands of a roll back until then
@@ -243,7 +243,7 @@ def test_killed_before_every_command(
     first = host.checked()
     codes = []
     with stepping(monkeypatch, host, tmp_path) as at_step:
-        for step in range(BEFORE_THE_SWITCH + SHELLS.index(host.shell), 80, len(SHELLS)):
+        for step in host.steps(BEFORE_THE_SWITCH):
             shutil.rmtree(host.path)
             host.plant(marker, "old")
             consumer.used.write_bytes((host.path / "current" / "client.key").read_bytes())
@@ -263,7 +263,7 @@ def test_killed_before_every_command(
             if codes[-1] != "gateway_unsupported":
                 break
     assert codes[-1] == ("done" if marker == "good" else "health_check_failed")
-    assert len(codes) > 3
+    assert len(codes) > 1
 
 
 def test_what_is_no_file_is_not_read(host: Host) -> None:

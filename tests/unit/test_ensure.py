@@ -444,6 +444,21 @@ def test_a_path_that_is_a_link_or_a_file(rig: Rig) -> None:
     assert rig.fails().code == "bad_path"
 
 
+def test_a_shared_hardware_id_matters_where_a_response_is_wanted(installed: Rig) -> None:
+    """It is refused before anything is requested; a gateway with nothing due needs no look at the inventory."""
+
+    def refuse() -> None:
+        raise ProvisioningError("bad_option", "shared")
+
+    runtime = replace(installed.runtime(), check_inventory=refuse)
+    source = installed.source(place=installed.spool_place)
+    assert ensure.ensure_present(installed.desired(), source, runtime).action == "none"
+    for check_mode in (True, False):
+        with pytest.raises(ProvisioningError, match="shared"):
+            ensure.ensure_present(installed.desired(force=True), source, runtime, check_mode=check_mode)
+    assert installed.bodies == []
+
+
 def test_an_unreachable_gateway(rig: Rig) -> None:
     runtime = replace(
         rig.runtime(), execute=lambda command, standard_input, secret: unreachable(command, standard_input)

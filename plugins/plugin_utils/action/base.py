@@ -34,7 +34,7 @@ from ..platform.key_pair import CRYPTOGRAPHY_MISSING
 from ..spool.directory import Cipher
 from . import connection as link
 from .environment import without_secrets
-from .values import in_clear, typed
+from .values import in_clear, is_template, typed
 from .variables import OPTIONS, check_variables, group_defaults
 
 VARIABLES_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"variables_prefix": {"type": "str"}}
@@ -196,13 +196,15 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
     def _variables(self, names: Iterable[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The variables with the prefix that are set, by their names without it.
 
-        Ansible compiles every expression of a task anew for every host; this costs nothing for what is not set.
+        Ansible compiles every expression of a task anew for every host; this costs nothing for what is not set, and
+        little for what is no expression.
         """
         prefix = self._task.args.get("variables_prefix")
         if not prefix:
             return {}
         found = {name: task_vars[prefix + name] for name in names if prefix + name in task_vars}
-        values: dict[str, Any] = self._templar.template(found)
+        to_render = {name: value for name, value in found.items() if not _is_constant(value)}
+        values: dict[str, Any] = {**found, **(self._templar.template(to_render) if to_render else {})}
         return {name: value for name, value in values.items() if value != task_vars.get("omit")}
 
 
@@ -234,6 +236,10 @@ def result_of(outcome: Outcome, target: Target, *, with_diff: bool, without: Col
             "after": _diff_text(thing if outcome.action != "removed" else None),
         }
     return result
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, (str, bool, int, float)) and not is_template(value)
 
 
 def _diff_text(record: Mapping[str, Any] | None) -> str:

@@ -19,6 +19,7 @@ from ..errors import ProvisioningError
 from ..fleet.text import first_of
 from ..gateway.hardware_id import duplicates
 from ..platform.naming import hardware_id_of
+from .values import is_template
 
 # service to hardware ID to its hosts; only those that several hosts have
 Shared = Mapping[str, Mapping[str, Sequence[str]]]
@@ -74,8 +75,4 @@ def host_values(hostvars: Mapping[str, Any], host: str, names: Sequence[str]) ->
     :raises AnsibleError: if a template cannot be rendered.
     """
     raw = hostvars.raw_get(host)  # type: ignore[attr-defined]
-    return [hostvars[host].get(name) if _is_template(raw.get(name)) else raw.get(name) for name in names]
-
-
-def _is_template(value: object) -> bool:
-    return isinstance(value, str) and ("{{" in value or "{%" in value)
+    return [hostvars[host].get(name) if is_template(raw.get(name)) else raw.get(name) for name in names]

@@ -111,6 +111,11 @@ def is_decimal(value: Any) -> bool:
     return re.search(rf"(?<![^\s=:,{{\[]){int(value)}(?![^\s,}}\]])", line) is not None
 
 
+def is_template(value: object) -> bool:
+    """Return whether a value is text that Ansible would render."""
+    return isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value or value.startswith("#jinja2:"))
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return a sentence that proposes the known name that is most like a given one, or an empty text.
 
@@ -143,7 +148,7 @@ def _typed(name: str, option: Option, value: Any, host: str, full_name: str) -> 
 
 def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return _plain_text(value)  # Ansible's validation copies its own kind of text slowly
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and name in _NUMBERS_AS_TEXT:
         return str(value)

@@ -148,6 +148,7 @@ class Runtime:
     :param verify_in_use: the same for credentials that the gateway stores; returns a warning about what remains
         unknown, for example because a refused login may be one in use.
     :param reach: connects to the API and sends nothing; raises ``ProvisioningError`` if that fails.
+    :param check_inventory: raises ``ProvisioningError`` if another host of the inventory has the same hardware ID.
     """
 
     execute: Execute
@@ -161,3 +162,4 @@ class Runtime:
     verify: Callable[[Credentials], object]
     verify_in_use: Callable[[Credentials], str | None] = lambda _credentials: None
     reach: Callable[[Endpoint], object] = lambda _endpoint: None
+    check_inventory: Callable[[], object] = lambda: None

@@ -33,6 +33,7 @@ def ensure_present(desired: Desired, source: Source, runtime: Runtime, *, check_
         observed = _with_verification(observed, desired, runtime)
         planned = plan(desired, source, observed, runtime.now())
     if needs_complete_observation(planned, observed):
+        runtime.check_inventory()
         observed = observe_before_change(observed, desired, source, runtime)
         planned = plan(desired, source, observed, runtime.now())
     return _execute(planned, desired, source, observed, runtime, check_mode=check_mode)
