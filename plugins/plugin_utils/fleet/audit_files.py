@@ -21,8 +21,15 @@ from .gateway_rows import COLUMNS
 
 
 def to_json(report: Report) -> str:
-    """Return the whole report as JSON."""
-    return json.dumps(report.to_dict(), indent=2) + "\n"
+    """Return the whole report as JSON, with each row of a table in a line of its own."""
+    parts = [f"{json.dumps(name)}: {_to_json(value)}" for name, value in report.to_dict().items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _to_json(value: object) -> str:
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+    return json.dumps(value)
 
 
 def to_table(report: Report) -> str:

@@ -7,7 +7,7 @@ Private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from ..platform.services import SERVICES
 from .audit import Report
 from .gateway_rows import UNSEEN, GatewayRow
 
-Sample = tuple[Mapping[str, str], float]
+Sample = tuple[str, float]  # labels and value
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ def render(report: Report) -> str:
 
 
 def _metrics(report: Report) -> Iterator[Metric]:
-    totals, rows = report.totals, report.gateways
-    seen = {row.host: row.state not in UNSEEN for row in rows}
+    totals = report.totals
+    seen = {row.host: row.state not in UNSEEN for row in report.gateways}
+    rows = [(_labels_of(row), row) for row in report.gateways]
     yield _figure("audit_timestamp_seconds", "When the audit was made.", int(report.generated_at.timestamp()))
     yield _figure("audit_complete", "Whether every gateway and the spool were seen.", report.complete)
     yield _figure("gateways", "Gateways in the audit, seen or not.", totals.gateways)
     yield Metric(
         "bundles",
         "Bundles by state; a gateway without one, or that was not seen, counts once.",
-        [({"state": state}, count) for state, count in totals.states.items()],
+        [(_labels(state=state), count) for state, count in totals.states.items()],
     )
     yield _figure("retired_things", "Things that no gateway uses and that must be deactivated.", totals.retired)
     yield _figure(
@@ -51,7 +52,7 @@ def _metrics(report: Report) -> Iterator[Metric]:
     yield Metric(
         "ledger_things",
         "Things that only the ledger of the controller knows, by status.",
-        [({"status": status}, count) for status, count in totals.ledger.items()],
+        [(_labels(status=status), count) for status, count in totals.ledger.items()],
     )
     yield _figure("spool_responses", "Responses in the spool that wait for their gateway.", totals.spool)
     yield _figure(
@@ -60,12 +61,12 @@ def _metrics(report: Report) -> Iterator[Metric]:
         totals.abandoned_requests,
     )
     yield Metric(
-        "gateway_seen", "Whether the gateway was seen.", [({"gateway": host}, up) for host, up in seen.items()]
+        "gateway_seen", "Whether the gateway was seen.", [(_labels(gateway=host), up) for host, up in seen.items()]
     )
     yield Metric(
         "bundle_in_order",
         "Whether nothing is wrong with the bundle and no renewal is due.",
-        [(_labels(row), row.state == "in_order") for row in rows if row.path],
+        [(labels, row.state == "in_order") for labels, row in rows if row.path],
     )
     yield _dates(rows, "certificate_end", "not_after", "When the certificate ends.")
     yield _dates(rows, "keys_end", "keys_expire_at", "When the last dynamic key ends.")
@@ -73,19 +74,23 @@ def _metrics(report: Report) -> Iterator[Metric]:
 
 
 def _figure(name: str, text: str, value: float) -> Metric:
-    return Metric(name, text, [({}, value)])
+    return Metric(name, text, [("", value)])
 
 
-def _dates(rows: Iterable[GatewayRow], name: str, column: str, text: str) -> Metric:
-    dated = ((row, getattr(row, column)) for row in rows)
-    samples = [(_labels(row), _seconds(date)) for row, date in dated if date is not None]
+def _dates(rows: Iterable[tuple[str, GatewayRow]], name: str, column: str, text: str) -> Metric:
+    dated = ((labels, getattr(row, column)) for labels, row in rows)
+    samples = [(labels, _seconds(date)) for labels, date in dated if date is not None]
     return Metric(f"{name}_timestamp_seconds", text, samples)
 
 
-def _labels(row: GatewayRow) -> dict[str, str]:
+def _labels_of(row: GatewayRow) -> str:
     # a gateway must not create label values
     service = row.service if row.service is not None and row.service in SERVICES else "unknown"
-    return {"gateway": row.host, "path": row.path or "", "service": service}
+    return _labels(gateway=row.host, path=row.path or "", service=service)
+
+
+def _labels(**values: str) -> str:
+    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in values.items()) + "}"
 
 
 def _seconds(date: str) -> float:
@@ -96,8 +101,7 @@ def _lines(metric: Metric) -> Iterator[str]:
     name = f"thingstream_{metric.name}"
     yield f"# HELP {name} {metric.help}\n# TYPE {name} gauge\n"
     for labels, value in metric.samples:
-        text = ",".join(f'{label}="{_escape(content)}"' for label, content in labels.items())
-        yield f"{name}{{{text}}} {value:.0f}\n" if text else f"{name} {value:.0f}\n"
+        yield f"{name}{labels} {value:.0f}\n"
 
 
 def _escape(text: str) -> str:

@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# Signs at the beginning of a formula, their full-width and small forms, and the characters that may separate cells
-_FORMULA = re.compile(r"(^|[\s,;|:/\\'\"])(?=[=+\-@\u2212\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b])")
+# Signs at the beginning of a formula, their full-width and small forms, where nothing or a character that may separate
+# cells is in front of them. The signs come first in the expression, so that a text without any is passed quickly.
+_SIGNS = r"[=+\-@\u2212\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b]"
+_FORMULA = re.compile(rf"{_SIGNS}(?<![^\s,;|:/\\'\"]{_SIGNS})")
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -31,9 +33,11 @@ def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, (list, tuple)):
         value = " ".join(value)
     if isinstance(value, bool):
         value = str(value).lower()
-    text = "" if value is None else str(value)
-    return _FORMULA.sub(r"\1'", text)
+    text = str(value)
+    return _FORMULA.sub(r"'\g<0>", text) if _FORMULA.search(text) else text  # sub alone takes twice as long

@@ -77,7 +77,7 @@ class GatewayRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values of ``COLUMNS``."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        return dict(vars(self))
 
 
 COLUMNS = tuple(column.name for column in fields(GatewayRow))
