@@ -19,7 +19,7 @@ description:
   - Adds up what P(thingstream.ztp.summary#filter) returned for parts of a fleet, such as the slices of a job in AWX.
 options:
   _input:
-    description: Summaries, one for each part.
+    description: Summaries, one for each part. An empty one adds nothing.
     type: list
     elements: dict
     required: true

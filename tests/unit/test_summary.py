@@ -57,3 +57,9 @@ def test_slices_add_up_to_the_whole(slices: int) -> None:
 def test_no_host_at_all() -> None:
     assert summary([])["next_due_at"] is None
     assert total([]) == total([summary([])]) == summary([])
+
+
+def test_an_empty_summary_adds_nothing() -> None:
+    """A later job of a workflow empties those of earlier jobs."""
+    part = summary([result("created", "absent")])
+    assert total([{}, part]) == part

@@ -44,10 +44,10 @@ def summary(results: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
 def total(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up the summaries of parts of a fleet, for example of the slices of a job.
 
-    :param summaries: results of ``summary``.
+    :param summaries: results of ``summary``. An empty one adds nothing.
     :returns: the same as ``summary`` over all hosts.
     """
-    parts = list(summaries)
+    parts = [part for part in summaries if part]
     return {
         **{name: sum(part[name] for part in parts) for name in COUNTS},
         "reasons": dict(sorted(sum((Counter(part["reasons"]) for part in parts), Counter[str]()).items())),
