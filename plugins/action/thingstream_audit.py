@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from os.path import realpath
 from typing import Any
@@ -15,7 +15,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_path
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import VARIABLES_ARGUMENTS, ZtpActionBase
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import host_values
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import raw_values, rendered_values
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit_files
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.audit import Report, SpoolSurvey, fleet_report
@@ -41,15 +41,10 @@ class ActionModule(ZtpActionBase):
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Build the report, and write its files where there is a directory; in check mode only build it."""
-        hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
-        # raw, because a gateway can put template expressions into its result
-        results = {host: hostvars.raw_get(host).get(arguments["results_from"]) for host in hosts}
-        name = arguments["verifications_from"]
-        verifications = {host: hostvars.raw_get(host).get(name) for host in hosts} if name else {}
-        hardware_ids, spool_paths = _variables_of_hosts(hostvars, hosts, arguments["variables_prefix"])
-        inventory = Inventory(frozenset(task_vars["groups"]["all"]), hardware_ids)
-        spool = self._survey({realpath(path) for path in (arguments["spool_path"], *spool_paths)})
-        report = fleet_report(results, spool, datetime.now(timezone.utc), inventory, verifications)
+        fleet = _read(task_vars, arguments)
+        inventory = Inventory(frozenset(task_vars["groups"]["all"]), fleet.hardware_ids)
+        spool = self._survey({realpath(path) for path in (arguments["spool_path"], *fleet.spool_paths)})
+        report = fleet_report(fleet.results, spool, datetime.now(timezone.utc), inventory, fleet.verifications)
         files = self._write(report, arguments["directory"], arguments["metrics_directory"])
         result = {
             "changed": bool(files),
@@ -87,22 +82,38 @@ class ActionModule(ZtpActionBase):
         return audit_files.write(report, place, metrics_place or place)
 
 
-def _variables_of_hosts(
-    hostvars: Mapping[str, Any], hosts: Iterable[str], prefix: str | None
-) -> tuple[dict[str, str], set[str]]:
-    """Return hardware IDs by host and all paths of spools, as variables with the prefix have them."""
-    hardware_ids, spool_paths = {}, set()
-    for host in hosts if prefix else ():
+@dataclass(frozen=True)
+class _Fleet:
+    """What the variables of the hosts have: results and hardware IDs by host, and all paths of spools."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    verifications: dict[str, Any] = field(default_factory=dict)
+    hardware_ids: dict[str, str] = field(default_factory=dict)
+    spool_paths: set[str] = field(default_factory=set)
+
+
+def _read(task_vars: Mapping[str, Any], arguments: Mapping[str, Any]) -> _Fleet:
+    """Return what is known of the hosts of the play; their variables are read once."""
+    fleet, hostvars, prefix = _Fleet(), task_vars["hostvars"], arguments["variables_prefix"]
+    for host in task_vars["ansible_play_hosts_all"]:
+        # raw, because a gateway can put template expressions into its result
+        raw = raw_values(hostvars, host)
+        fleet.results[host] = raw.get(arguments["results_from"])
+        if arguments["verifications_from"]:
+            fleet.verifications[host] = raw.get(arguments["verifications_from"])
+        if not prefix:
+            continue
+        names = [f"{prefix}hardware_id", f"{prefix}spool_path"]
         try:
-            hardware_id, spool_path = host_values(hostvars, host, [f"{prefix}hardware_id", f"{prefix}spool_path"])
+            hardware_id, spool_path = rendered_values(hostvars, host, raw, names)
             found = hardware_id_of(hardware_id, host)
         except (AnsibleError, ProvisioningError):
             continue  # without a usable one, nothing can be compared
         if found is not None:
-            hardware_ids[host] = found
+            fleet.hardware_ids[host] = found
         if isinstance(spool_path, str) and spool_path:
-            spool_paths.add(check_type_path(spool_path))
-    return hardware_ids, spool_paths
+            fleet.spool_paths.add(check_type_path(spool_path))
+    return fleet
 
 
 def _incomplete(report: Report) -> dict[str, Any]:

@@ -70,9 +70,20 @@ def _identity(hostvars: Mapping[str, Any], host: str, prefix: str) -> tuple[str 
 def host_values(hostvars: Mapping[str, Any], host: str, names: Sequence[str]) -> list[Any]:
     """Return variables of a host of the inventory, ``None`` for those that it does not have.
 
-    Only templates are rendered, because ``hostvars`` takes a millisecond for each of ten thousand hosts.
+    :raises AnsibleError: if a template cannot be rendered.
+    """
+    return rendered_values(hostvars, host, raw_values(hostvars, host), names)
+
+
+def rendered_values(hostvars: Mapping[str, Any], host: str, raw: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Return the same from what ``raw_values`` returned. Only templates are rendered, because that takes long.
 
     :raises AnsibleError: if a template cannot be rendered.
     """
-    raw = hostvars.raw_get(host)  # type: ignore[attr-defined]
     return [hostvars[host].get(name) if is_template(raw.get(name)) else raw.get(name) for name in names]
+
+
+def raw_values(hostvars: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    """Return all variables of a host as they are written. This takes milliseconds: once for each of 10,000 hosts."""
+    found: Mapping[str, Any] = hostvars.raw_get(host)  # type: ignore[attr-defined]
+    return found
