@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tarball of `make release`: reproducible, complete, accepted by the importer of Galaxy, and of use once installed."""
+"""The tarball of `make release` is reproducible and complete, the importer of Galaxy accepts it, and it can be used."""
 
 from __future__ import annotations
 
