@@ -18,6 +18,7 @@ import yaml
 from release.build import PROJECT, build, git
 
 IMPORTER = PROJECT / ".cache" / "venv" / "importer"
+RELEASES = yaml.safe_load((PROJECT / "changelogs" / "changelog.yaml").read_text())["releases"]
 VERSION = yaml.safe_load((PROJECT / "galaxy.yml").read_text())["version"]
 CONTENT = {"meta", "playbooks", "plugins", "roles", "extensions"}
 FOR_READERS = {"README.md", "CHANGELOG.rst", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples"}
@@ -114,7 +115,7 @@ def test_the_manifests_list_every_file(files: dict[str, bytes]) -> None:
 def test_the_version_is_the_same_everywhere(files: dict[str, bytes], tarball: Path) -> None:
     assert tarball.name == f"thingstream-ztp-{VERSION}.tar.gz"
     assert json.loads(files["MANIFEST.json"])["collection_info"]["version"] == VERSION
-    assert list(yaml.safe_load(files["changelogs/changelog.yaml"])["releases"])[-1] == VERSION
+    assert max(RELEASES, key=lambda version: [int(part) for part in version.split(".")]) == VERSION
     assert re.findall(r"^v(\S+)$", files["CHANGELOG.rst"].decode(), re.MULTILINE)[0] == VERSION
 
 
@@ -147,9 +148,12 @@ def test_every_plugin_has_documentation(installed: Path, kind: str) -> None:
     assert names
     described = json.loads(ansible(home, "ansible-doc", "--json", "--type", kind, *names))
     assert sorted(described) == sorted(names)
-    added = re.findall(r"version_added\": \"(.+?)\"", json.dumps(described))
-    assert len(added) >= len(names)
-    assert set(added) == {VERSION}
+    pages = [
+        page
+        for name in names
+        for page in described[name].get("entry_points", {"": described[name].get("doc")}).values()
+    ]
+    assert {page["version_added"] for page in pages} <= RELEASES.keys()
 
 
 def test_every_playbook_is_found_by_name(installed: Path) -> None:
