@@ -85,7 +85,7 @@ release: setup .cache/venv/importer/complete ## Build the tarball of the last co
 	@$(BIN)/python tests/release/build.py .cache/release
 	@$(BIN)/python -m pytest --quiet tests/release
 
-addresses: #- Change every address of the repository: make addresses REPOSITORY=https://git.example.com/group/name
+addresses: #- Change every address of the repository: make addresses REPOSITORY=https://git.example.org/group/name
 	@: $(or $(REPOSITORY),$(error Set REPOSITORY to the new address))
 	@old=$$(sed -n 's/^repository: //p' galaxy.yml) && \
 		git grep --null --files-with-matches --fixed-strings "$$old" | xargs -0 sed -i "s|$$old|$(REPOSITORY)|g" && \
