@@ -12,10 +12,14 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environments gateways system-packages demo test gates matrix matrix-full importer test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling awx
+.PHONY: help help-all setup environments gateways system-packages demo test ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling awx
 
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+# `##` describes the targets that most people want, `#-` the others.
+help:
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+help-all: ## List all targets
+	@awk -F ': .*#[#-] ' '/^[a-z-]+: .*#[#-] / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/complete $(COLLECTIONS)/ztp ## Make the virtual environment with everything the other targets need
 
@@ -40,7 +44,7 @@ $(COLLECTIONS)/ztp:
 system-packages:
 	@tests/system-packages.sh
 
-environments: setup $(ENVIRONMENTS) .cache/awx/complete gateways ## Make beforehand what other targets make when they need it
+environments: setup $(ENVIRONMENTS) .cache/awx/complete gateways #- Make beforehand what other targets make when they need it
 
 gateways: setup system-packages
 	@$(BIN)/python tests/gateways/fleet.py base .cache/gateways
@@ -61,30 +65,37 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
 
-test-faults: setup system-packages ## Try to break the promises, all of it; prints what was tried, survived and lost
+test-faults: setup system-packages #- Try to break the promises, all of it; prints what was tried, survived and lost
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults tests/model --full
 
-test-faults-short: setup system-packages ## A selection of the same, in minutes
+test-faults-short: setup system-packages #- A selection of the same, in minutes
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults
 
-gates: ## Run what others judge the collection by, and a selection of faults, beside the tests
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix importer docs execution-environment awx eda
+ci: ## Run what continuous integration runs after `make test`
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix release docs execution-environment awx eda
 	@$(MAKE) --no-print-directory test-faults-short
 
-matrix: system-packages ## Run ansible-test with the oldest, a middle and the newest ansible-core: main job, sanity
+matrix: system-packages #- Run ansible-test with the oldest, a middle and the newest ansible-core: main job, sanity
 	@$(PYTHON) tests/matrix/matrix.py
 
-matrix-full: system-packages ## Run all of ansible-test with every supported ansible-core (a quarter of an hour)
+matrix-full: system-packages #- Run all of ansible-test with every supported ansible-core (a quarter of an hour)
 	@$(PYTHON) tests/matrix/matrix.py --check sanity --check units --check "main job"
 
-importer: .cache/venv/importer/complete ## Build the collection and run what Galaxy and Automation Hub run when it is uploaded
-	@tests/importer/run.sh
+release: setup .cache/venv/importer/complete ## Build the tarball of the last commit in .cache/release, and test it
+	@$(BIN)/python tests/release/build.py .cache/release
+	@$(BIN)/python -m pytest --quiet tests/release
 
-eda: setup .cache/venv/eda/complete ## Run the example rulebook with the real rule engine, which needs Java
+addresses: #- Change every address of the repository: make addresses REPOSITORY=https://git.example.org/group/name
+	@: $(or $(REPOSITORY),$(error Set REPOSITORY to the new address))
+	@old=$$(sed -n 's/^repository: //p' galaxy.yml) && \
+		git grep --null --files-with-matches --fixed-strings "$$old" | xargs -0 sed -i "s|$$old|$(REPOSITORY)|g" && \
+		sed -i "s|repository: .*|repository: $$(echo $(REPOSITORY) | cut -d / -f 4-)|" docs/docsite/links.yml
+
+eda: setup .cache/venv/eda/complete #- Run the example rulebook with the real rule engine, which needs Java
 	@tests/system-packages.sh java:openjdk-17-jre-headless curl:curl
 	@$(BIN)/python -m pytest tests/eda
 
-execution-environment: setup system-packages .cache/venv/execution-environment/complete ## Test that what is declared is enough
+execution-environment: setup system-packages .cache/venv/execution-environment/complete #- Test that what is declared is enough
 	@$(BIN)/python -m pytest tests/environment
 
 # awx.awx is on PyPI within the bundle only, whose Python is newer than what is needed to read it.
@@ -97,14 +108,14 @@ AWX_BUNDLE := ansible==13.8.0
 	@rm -r .cache/awx/bundle
 	@touch $@
 
-awx: setup .cache/awx/complete ## Run the tests of AWX as code, with the modules of awx.awx
+awx: setup .cache/awx/complete #- Run the tests of AWX as code, with the modules of awx.awx
 	@$(BIN)/python -m pytest tests/awx
 
 lint: setup system-packages ## Run every linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@shellcheck plugins/plugin_utils/gateway/*.sh tests/system-packages.sh docs/site/build tests/importer/run.sh .ci/run extensions/eda/gateway/*
+	@shellcheck plugins/plugin_utils/gateway/*.sh tests/system-packages.sh docs/site/build .ci/run extensions/eda/gateway/*
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --strict
 	@$(BIN)/antsibull-changelog lint
@@ -114,16 +125,16 @@ docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the docume
 	@PATH="$(CURDIR)/.cache/venv/docs/bin:$$PATH" docs/site/build
 	@.cache/venv/docs/bin/python -m pytest --quiet tests/docs
 
-argument-specs: setup $(COLLECTIONS)/ztp ## Make the argument specs of the role from the documentation of the modules
+argument-specs: setup $(COLLECTIONS)/ztp #- Make the argument specs of the role from the documentation of the modules
 	@PYTHONPATH=.cache $(BIN)/python tests/role_argument_specs.py
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
 
-scaling: setup ## Measure what a gateway costs the controller, and what forks gain
+scaling: setup #- Measure what a gateway costs the controller, and what forks gain
 	@$(BIN)/python tests/bench/scaling.py
 
-format: setup ## Format the Python code
+format: setup #- Format the Python code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: ## Remove everything that the targets have made

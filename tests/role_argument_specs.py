@@ -32,7 +32,7 @@ _HEADER = """\
 _AUTHORS = ["The thingstream.ztp authors"]
 _MAIN = {
     "short_description": "Ensure that a gateway has valid Thingstream credentials",
-    "version_added": "0.1.0",
+    "version_added": "1.0.0",
     "author": _AUTHORS,
     "description": [
         "Ensures that a gateway has valid credentials for its own Thing, that they are not due for renewal, and that"
@@ -43,7 +43,7 @@ _MAIN = {
 }
 _IDENTIFY = {
     "short_description": "Find the hardware ID of a gateway",
-    "version_added": "0.1.0",
+    "version_added": "1.0.0",
     "author": _AUTHORS,
     "description": [
         f"Reads the hardware ID of a gateway that has no O({PREFIX}hardware_id), and sets that variable for the rest of"

@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import yaml
 from docutils import nodes
 from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 
-REPOSITORY = "https://github.com/thingstream/ansible-collection-ztp/blob/main/"
+GALAXY = yaml.safe_load((Path(__file__).resolve().parents[2] / "galaxy.yml").read_text())
+REPOSITORY = f"{GALAXY['repository']}/blob/main/"
 ANSIBLE = "https://docs.ansible.com/ansible/latest/"
 # The pages of Ansible that antsibull-docs refers to. Listed here, because a build must not need a network.
 ANSIBLE_PAGES = {

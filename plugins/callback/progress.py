@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 name: progress
 type: stdout
 short_description: Show how far a run over a fleet is
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -12,7 +12,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import har
 DOCUMENTATION = r"""
 name: duplicate_hardware_ids
 short_description: Find the hardware IDs that several hosts have
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -13,7 +13,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import inven
 DOCUMENTATION = r"""
 name: hardware_id_inventory
 short_description: Make an inventory of hardware IDs
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

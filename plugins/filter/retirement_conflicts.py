@@ -12,7 +12,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import retir
 DOCUMENTATION = r"""
 name: retirement_conflicts
 short_description: Find the Things on a retirement list that another gateway uses
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -13,7 +13,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.retirement i
 DOCUMENTATION = r"""
 name: retirement_csv
 short_description: Write a retirement list as CSV
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -12,7 +12,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import retir
 DOCUMENTATION = r"""
 name: retirement_list
 short_description: Gather the Things of a fleet that must be deactivated
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

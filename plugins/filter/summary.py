@@ -12,7 +12,7 @@ from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import summa
 DOCUMENTATION = r"""
 name: summary
 short_description: Sum up the results of thingstream_ztp over a fleet
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: thingstream_hardware_id
 short_description: Find the hardware ID of a host
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: thingstream_rollback
 short_description: Return a host to an earlier generation of its Thingstream credentials
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: thingstream_verify
 short_description: Verify the Thingstream credentials of a host
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:

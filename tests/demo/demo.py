@@ -23,6 +23,9 @@ sys.path.insert(0, str(PROJECT / "tests"))
 from simulator.client import RunningSimulator, start  # noqa: E402
 
 WORK = PROJECT / ".cache" / "demo"
+# In a checkout, `make setup` links the collection below .cache; an installed collection is found where it is.
+INSTALLED = PROJECT.parts[-3:] == ("ansible_collections", "thingstream", "ztp")
+COLLECTIONS = PROJECT.parents[2] if INSTALLED else PROJECT / ".cache"
 PLAYBOOK = "thingstream.ztp.provision"
 
 # device profile: its settings; PointPerfect Flex by NTRIP is what new fleets use
@@ -116,7 +119,7 @@ def provision(gateways: dict[str, str]) -> bool:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "THINGSTREAM_"))},
         "ANSIBLE_CONFIG": str(configuration),
-        "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
         "ANSIBLE_HOME": str(WORK / "ansible"),
     }
     run = subprocess.run(

@@ -11,11 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 PROJECT = Path(__file__).resolve().parents[2]
-REPOSITORY = "https://github.com/thingstream/ansible-collection-ztp"
+REPOSITORY = yaml.safe_load((PROJECT / "galaxy.yml").read_text())["repository"]
 FILES = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
     cwd=PROJECT, capture_output=True, text=True, check=True,

@@ -52,18 +52,19 @@ def test_the_builder_reads_what_is_declared(tarball: Path, tmp_path: Path) -> No
     }
 
 
-def test_the_builder_makes_a_context(tarball: Path, tmp_path: Path) -> None:
-    """With a tarball in place of Galaxy, as the definition says."""
+@pytest.mark.parametrize("file", ["execution-environment.yml", "debian.yml"])
+def test_the_builder_makes_a_context(tarball: Path, tmp_path: Path, file: str) -> None:
+    """With a tarball in place of Galaxy, as the page of the execution environment says."""
     work = tmp_path / "definition"
     shutil.copytree(DEFINITION, work)
-    definition = yaml.safe_load((work / "execution-environment.yml").read_text())
+    definition = yaml.safe_load((work / file).read_text())
     shutil.copy(tarball, work)
     (work / "requirements.yml").write_text(
         yaml.safe_dump({"collections": [{"name": f"collections/{tarball.name}", "type": "file"}]})
     )
     local = {**definition, "additional_build_files": [{"src": tarball.name, "dest": "collections"}]}
-    (work / "execution-environment.yml").write_text(yaml.safe_dump(local))
-    builder("create", "--output-filename", "Containerfile", work=work)
+    (work / file).write_text(yaml.safe_dump(local))
+    builder("create", "--file", file, "--output-filename", "Containerfile", work=work)
     context = work / "context" / "_build"
     assert (context / "collections" / tarball.name).read_bytes() == tarball.read_bytes()
     assert yaml.safe_load((context / "requirements.yml").read_text())["collections"][0]["type"] == "file"
