@@ -12,7 +12,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help help-all setup environments gateways system-packages demo test ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling awx
+.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling profile awx
 
 # `##` describes the targets that most people want, `#-` the others.
 help:
@@ -52,7 +52,7 @@ gateways: setup system-packages
 demo: setup ## Show the main job: a simulator, a small fleet on this machine, no root, no token
 	@$(BIN)/python tests/demo/demo.py
 
-test: setup system-packages lint ## Run the linters and every test
+test: setup system-packages lint ## Run the linters and the tests
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/model tests/unit tests/shell
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
 
@@ -64,6 +64,11 @@ shell: setup system-packages ## Run the tests of the shell script, under dash, b
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways
+
+test-full: setup system-packages #- Run every test, also those that --full adds, with every state and moment (hours)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/model tests/unit tests/shell --full
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/integration tests/gateways --full
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults --full
 
 test-faults: setup system-packages #- Try to break the promises, all of it; prints what was tried, survived and lost
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults tests/model --full
@@ -130,6 +135,9 @@ argument-specs: setup $(COLLECTIONS)/ztp #- Make the argument specs of the role 
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
+
+profile: setup #- Show where a run with nothing due spends its time, compared with a raw task
+	@$(BIN)/python tests/bench/profile_run.py
 
 scaling: setup #- Measure what a gateway costs the controller, and what forks gain
 	@$(BIN)/python tests/bench/scaling.py
