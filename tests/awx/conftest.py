@@ -89,8 +89,9 @@ def empty_awx(projects: Path) -> Awx:
     """
     shutil.copytree(EXTENSION / "project", projects / "gateways")
     awx = Awx(projects)
-    text, secret = {"type": "string"}, {"type": "string", "secret": True}
-    kinds = {
+    text: dict[str, Any] = {"type": "string"}
+    secret = {**text, "secret": True}
+    kinds: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         "Machine": ("ssh", {"username": text, "ssh_key_data": secret}),
         "Vault": ("vault", {"vault_password": secret, "vault_id": text}),
         "Source Control": ("scm", {"username": text, "password": secret}),

@@ -348,7 +348,8 @@ class Awx:
 
     def checkout(self, project: Object) -> Path:
         """Return the directory of a project's repository."""
-        return self.projects / project["scm_url"].rpartition("/")[2].removesuffix(".git")
+        name: str = project["scm_url"].rpartition("/")[2].removesuffix(".git")
+        return self.projects / name
 
     def sync(self, source: Object) -> None:
         """Update an inventory from its source, a YAML file of a repository without nested groups.

@@ -45,6 +45,7 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
         "thingstream_awx_token": "a token",
         "thingstream_awx_vault_password": "a password",
         "thingstream_awx_found": {"ssh": "1", "scm": "2", "registry": "3"},
+        "ansible_check_mode": False,
         "omit": OMITTED,
     }  # not of this environment
     for task in play["tasks"]:

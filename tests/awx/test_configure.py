@@ -40,7 +40,7 @@ class Loader(yaml.SafeLoader):
     """Reads what has the tag ``!unsafe`` as text."""
 
 
-Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+Loader.add_constructor("!unsafe", lambda _loader, node: node.value)
 
 
 # ---- the first run and the second one ----
