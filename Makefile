@@ -12,7 +12,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling profile awx
+.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling slow-link profile awx
 
 # `##` describes the targets that most people want, `#-` the others.
 help:
@@ -135,6 +135,9 @@ argument-specs: setup $(COLLECTIONS)/ztp #- Make the argument specs of the role 
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
+
+slow-link: setup system-packages #- Measure a fleet behind a slow link: forks, timeouts, kept connections
+	@$(BIN)/python tests/bench/slow_link.py
 
 profile: setup #- Show where a run with nothing due spends its time, compared with a raw task
 	@$(BIN)/python tests/bench/profile_run.py
