@@ -179,10 +179,9 @@ def main() -> None:
     """Start the platform, run everything, stop it."""
     with tempfile.TemporaryDirectory(prefix="ztp-scaling-") as name, start(Path(name) / "simulator") as simulator:
         print(f"{os.cpu_count()} processors; CPU per gateway, memory of the job, and how busy the simulator was")
-        print(
-            "| gateways | playbook | forks | slices | answer, s | wall, s | CPU, ms | main, ms | memory, MiB | simulator |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+        columns = ["gateways", "playbook", "forks", "slices", "answer, s", "wall, s", "CPU, ms", "main, ms"]
+        columns += ["memory, MiB", "simulator"]
+        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
         for one in RUNS:
             playbook, forks, answer, *sliced = one.split(":")
             slices = int(sliced[0]) if sliced else 1
