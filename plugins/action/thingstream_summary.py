@@ -45,6 +45,6 @@ def published(found: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[st
     dictionary. Therefore each job also publishes under a name with its ID, and empties the summaries of the jobs
     before it: the next node would otherwise count each gateway once for each node.
     """
-    received = {name: {} for name in variables if re.fullmatch(f"{NAME}_[0-9]+", name)}
+    received: dict[str, Any] = {name: {} for name in variables if re.fullmatch(f"{NAME}_[0-9]+", name)}
     job = variables.get("awx_job_id")
     return {**received, NAME: found, **({f"{NAME}_{job}": found} if job is not None else {})}
