@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT / "tests"))
+sys.path[0] = str(PROJECT / "tests")  # instead of this directory, whose bench.py is not the package
 
 from bench.scaling import write_inventory  # noqa: E402
 from simulator.client import start  # noqa: E402
