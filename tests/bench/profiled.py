@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import cProfile
+import multiprocessing
 import os
 import sys
 import time
@@ -40,3 +41,5 @@ if __name__ == "__main__":
         profile.runcall(main, ["ansible-playbook", *sys.argv[2:]])
     finally:
         profile.dump_stats(directory / "main.pstats")
+        for worker in multiprocessing.active_children():  # the last ones still write theirs
+            worker.join()
