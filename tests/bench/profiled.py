@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import cProfile
-import multiprocessing
 import os
 import sys
 import time
@@ -28,7 +27,10 @@ def profile_workers(directory: Path, of_main: cProfile.Profile) -> None:
         try:
             profile.runcall(work, worker)
         finally:
-            profile.dump_stats(directory / f"worker-{os.getpid()}.pstats")
+            # renamed once it is complete, because Ansible ends its last workers
+            partial = directory / f"{os.getpid()}.partial"
+            profile.dump_stats(partial)
+            partial.rename(directory / f"worker-{os.getpid()}.pstats")
 
     WorkerProcess._run = run
 
@@ -41,5 +43,3 @@ if __name__ == "__main__":
         profile.runcall(main, ["ansible-playbook", *sys.argv[2:]])
     finally:
         profile.dump_stats(directory / "main.pstats")
-        for worker in multiprocessing.active_children():  # the last ones still write theirs
-            worker.join()
