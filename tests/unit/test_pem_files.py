@@ -219,7 +219,7 @@ def test_a_damaged_byte_anywhere_in_a_certificate(ec_pair: Pair, change: int) ->
         pem = ssl.DER_cert_to_PEM_cert(bytes(damaged))
         codes[code_of(lambda text: read(text, ec_pair.private_key), pem)] += 1
         codes[code_of(lambda text: parse(spartn(ec_pair, certificate=text)), pem)] += 1
-    assert set(codes) == {"accepted", "bad_option", "bad_response", "pair_mismatch"}, codes
+    assert codes.keys() - {"pair_mismatch"} == {"accepted", "bad_option", "bad_response"}, codes
 
 
 def code_of(check: Callable[[str], object], text: str) -> str:
