@@ -80,7 +80,7 @@ ci: ## Run what continuous integration runs after `make test`
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix release docs execution-environment awx eda
 	@$(MAKE) --no-print-directory test-faults-short
 
-matrix: system-packages #- Run ansible-test with the oldest, a middle and the newest ansible-core: main job, sanity
+matrix: system-packages #- Run ansible-test with the oldest and the newest ansible-core: main job, sanity
 	@$(PYTHON) tests/matrix/matrix.py
 
 matrix-full: system-packages #- Run all of ansible-test with every supported ansible-core (a quarter of an hour)
