@@ -126,7 +126,7 @@ lint: setup system-packages ## Run every linter
 	@$(BIN)/antsibull-changelog lint
 	@$(BIN)/reuse lint --quiet || $(BIN)/reuse lint
 
-docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the documentation site
+docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp system-packages ## Build and check the documentation site
 	@PATH="$(CURDIR)/.cache/venv/docs/bin:$$PATH" docs/site/build
 	@.cache/venv/docs/bin/python -m pytest --quiet tests/docs
 
