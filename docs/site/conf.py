@@ -54,7 +54,8 @@ def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.T
 
 def link_within_the_site(app: Sphinx, relative_path: Any, parent: str, content: list[str]) -> None:
     """Replace the full URLs of the README, which Galaxy and Automation Hub need, by pages and pictures of this site."""
-    content[0] = re.sub(rf"\]\({re.escape(REPOSITORY)}/(?:blob|raw)/main/([^)#]*\.(?:md|svg|png))", r"](/\1", content[0])
+    url = rf"\]\({re.escape(REPOSITORY)}/(?:blob|raw)/main/([^)#]*\.(?:md|svg|png))"
+    content[0] = re.sub(url, r"](/\1", content[0])
 
 
 def setup(app: Sphinx) -> None:
