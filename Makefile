@@ -12,7 +12,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help help-all screenshot setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling profile awx
+.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs screenshot argument-specs format clean eda execution-environment scaling slow-link profile awx
 
 # `##` describes the targets that most people want, `#-` the others.
 help:
@@ -80,7 +80,7 @@ ci: ## Run what continuous integration runs after `make test`
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix release docs execution-environment awx eda
 	@$(MAKE) --no-print-directory test-faults-short
 
-matrix: system-packages #- Run ansible-test with the oldest, a middle and the newest ansible-core: main job, sanity
+matrix: system-packages #- Run ansible-test with the oldest and the newest ansible-core: main job, sanity
 	@$(PYTHON) tests/matrix/matrix.py
 
 matrix-full: system-packages #- Run all of ansible-test with every supported ansible-core (a quarter of an hour)
@@ -138,6 +138,9 @@ argument-specs: setup $(COLLECTIONS)/ztp #- Make the argument specs of the role 
 
 bench: setup system-packages ## Measure against Ansible's own floor, over 50 gateways by SSH
 	@$(BIN)/python tests/bench/bench.py
+
+slow-link: setup system-packages #- Measure a fleet behind a slow link: forks, timeouts, kept connections
+	@$(BIN)/python tests/bench/slow_link.py
 
 profile: setup #- Show where a run with nothing due spends its time, compared with a raw task
 	@$(BIN)/python tests/bench/profile_run.py

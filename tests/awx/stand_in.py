@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A stand-in for the API of AWX 24.6: the endpoints that configure.yml uses, with AWX's types, references and refusals.
 
-Every resource is a table of fields. What AWX checks beyond that, as its source code says, is in ``CHECKS`` and
-``ASSOCIATION_CHECKS``. It is stricter than AWX in one way: a field that it does not know is refused, not ignored.
+Every resource is a table of fields. What AWX checks beyond that is in ``CHECKS`` and ``ASSOCIATION_CHECKS``, as seen on
+a real AWX and in its source code. The stand-in is stricter in one way: it refuses unknown fields, AWX ignores them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,29 @@ Object = dict[str, Any]
 ENCRYPTED = "$encrypted$"
 TOKEN = "token-of-awx"
 UNIFIED = ("projects", "inventory_sources", "job_templates", "workflow_job_templates")
-ASKED = "diff_mode variables limit tags skip_tags job_type verbosity inventory credential execution_environment forks"
+PROMPTS = [
+    "credential",
+    "diff_mode",
+    "execution_environment",
+    "forks",
+    "instance_groups",
+    "inventory",
+    "job_slice_count",
+    "job_type",
+    "labels",
+    "limit",
+    "scm_branch",
+    "skip_tags",
+    "tags",
+    "timeout",
+    "variables",
+    "verbosity",
+]
+WORKFLOW_PROMPTS = ["inventory", "labels", "limit", "scm_branch", "skip_tags", "tags", "variables"]
 
 
 class Refused(Exception):
-    """An answer of AWX that is not a success: a status and a body."""
+    """A response of AWX other than a success: a status and a body."""
 
     def __init__(self, status: int, body: Any) -> None:
         super().__init__(f"{status} {body}")
@@ -88,7 +106,7 @@ RESOURCES: Mapping[str, Mapping[str, Field]] = {
     },
     "execution_environments": {
         **NAMED,
-        "organization": reference("organizations", fixed=True),
+        "organization": reference("organizations"),
         "image": text(required=True),
         "pull": text(choices=("", "always", "missing", "never")),
         "credential": reference("credentials"),
@@ -105,6 +123,7 @@ RESOURCES: Mapping[str, Mapping[str, Field]] = {
         "scm_type": text(choices=("", "git", "svn", "insights", "archive")),
         "scm_url": text(),
         "scm_branch": text(),
+        "credential": reference("credentials"),
         "scm_update_on_launch": flag(),
         "scm_update_cache_timeout": number(),
         "scm_revision": text(read_only=True),
@@ -120,6 +139,7 @@ RESOURCES: Mapping[str, Mapping[str, Field]] = {
     },
     "inventory_sources": {
         **NAMED,
+        "organization": reference("organizations", read_only=True),  # that of the inventory
         "inventory": reference("inventories", required=True, fixed=True),
         "source": text(choices=("", "file", "scm", "ec2", "controller")),
         "source_project": reference("projects"),
@@ -143,8 +163,10 @@ RESOURCES: Mapping[str, Mapping[str, Field]] = {
         "job_slice_count": number(1),
         "allow_simultaneous": flag(),
         "survey_enabled": flag(),
+        "use_fact_cache": flag(),
+        "become_enabled": flag(),
         "prevent_instance_group_fallback": flag(),
-        **{f"ask_{name}_on_launch": flag() for name in ASKED.split()},
+        **{f"ask_{name}_on_launch": flag() for name in PROMPTS},
     },
     "schedules": {
         **NAMED,
@@ -158,14 +180,33 @@ RESOURCES: Mapping[str, Mapping[str, Field]] = {
         "extra_vars": text(),
         "allow_simultaneous": flag(),
         "survey_enabled": flag(),
-        "ask_limit_on_launch": flag(),
+        **{f"ask_{name}_on_launch": flag() for name in WORKFLOW_PROMPTS},
     },
     "workflow_job_template_nodes": {
         "identifier": text(required=True),
         "workflow_job_template": reference("workflow_job_templates", required=True, fixed=True),
         "unified_job_template": reference("unified_job_templates"),
         "all_parents_must_converge": flag(),
+        "job_slice_count": Field("int", None),
+        "limit": Field("str", None),
     },
+}
+
+# What no two objects of a resource have in common. Names of execution environments are global.
+UNIQUE: Mapping[str, tuple[str, ...]] = {
+    "organizations": ("name",),
+    "credential_types": ("name", "kind"),
+    "credentials": ("organization", "name", "credential_type"),
+    "execution_environments": ("name",),
+    "instance_groups": ("name",),
+    "projects": ("organization", "name"),
+    "project_updates": ("id",),
+    "inventories": ("organization", "name"),
+    "inventory_sources": ("inventory", "name"),
+    "job_templates": ("organization", "name"),
+    "schedules": ("unified_job_template", "name"),
+    "workflow_job_templates": ("organization", "name"),
+    "workflow_job_template_nodes": ("workflow_job_template", "identifier"),
 }
 
 # resource and list below it -> the resource of its members
@@ -181,16 +222,19 @@ TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "dict": dict}
 
 @dataclass
 class Awx:
-    """What AWX knows. IDs are unique over all resources, so that a reference to another kind of object is noticed.
+    """The state of AWX. IDs are unique over all resources, so that a reference to another kind of object is noticed.
 
-    :param projects: a directory that holds a checkout for each repository, by the last part of its URL.
+    :param projects: a directory with a checkout of each repository, by the last part of its URL.
+    :param private: the repositories that need a credential.
     """
 
     projects: Path
+    private: set[str] = field(default_factory=set)
     objects: dict[int, Object] = field(default_factory=dict)
     secrets: dict[int, dict[str, str]] = field(default_factory=dict)  # credential -> its secret inputs
     members: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     surveys: dict[int, Any] = field(default_factory=dict)
+    contents: dict[int, Object] = field(default_factory=dict)  # inventory -> its groups, as in a YAML inventory
     writes: list[str] = field(default_factory=list)
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -204,20 +248,28 @@ class Awx:
             raise Refused(404, {"detail": "Not found."})
         return found
 
-    def named(self, resource: str, name: str) -> Object:
-        (found,) = (one for one in self.all(resource) if one.get("name", one.get("identifier")) == name)
+    def named(self, resource: str, name: str, organization: str = "Default") -> Object:
+        """Return the object of a name, in an organization if its resource has them."""
+        (found,) = (
+            one
+            for one in self.all(resource)
+            if one.get("name", one.get("identifier")) == name
+            and (not one.get("organization") or self.objects[one["organization"]]["name"] == organization)
+        )
         return found
 
     def put(self, resource: str, **values: Any) -> Object:
-        """An object that is there from the beginning, without any check."""
+        """Create an object without any check."""
         defaults = {name: one.default for name, one in RESOURCES[resource].items()}
         made = {**defaults, "id": next(self.ids), "resource": resource, **values}
         self.objects[made["id"]] = made
         return made
 
     def add(self, resource: str, **given: Any) -> Object:
-        """Makes an object as a request would."""
+        """Create an object as a request would."""
         fields = RESOURCES[resource]
+        if resource == "credentials" and not given.get("organization"):
+            raise Refused(400, {"detail": "Missing 'user', 'team', or 'organization'."})
         missing = [name for name, one in fields.items() if one.required and given.get(name) in (None, "")]
         if missing:
             raise Refused(400, {name: ["This field is required."] for name in missing})
@@ -248,11 +300,31 @@ class Awx:
             if one.read_only or (one.fixed and not new):
                 continue
             made[name] = self._checked(name, one, value)
-        if resource == "job_templates" and made["project"]:
-            made["organization"] = self.objects[made["project"]]["organization"]
+        owner = {"job_templates": "project", "inventory_sources": "inventory"}.get(resource)
+        if owner and made[owner]:
+            made["organization"] = self.objects[made[owner]]["organization"]
         self._check_unique(made)
         if resource in CHECKS:
             CHECKS[resource](self, made, None if new else before)
+
+    def _update(self, project: Object) -> None:
+        project["current_update"] = self.add("project_updates", project=project["id"])["id"]
+
+    def update(self, project: Object) -> Object:
+        """Start an update of a project as a request would."""
+        self._update(project)
+        return self.objects[project["current_update"]]
+
+    def finish(self, update: Object) -> None:
+        """End an update of a project: it fails without the repository, or the credential that the repository needs."""
+        project = self.objects[update["project"]]
+        directory = self.checkout(project)
+        found = directory.is_dir() and (directory.name not in self.private or project["credential"])
+        update["status"] = "successful" if found else "failed"
+        if found:
+            project["scm_revision"] = "1" * 40
+        update["scm_revision"] = project["scm_revision"]
+        project.pop("current_update", None)
 
     def _checked(self, name: str, one: Field, value: Any) -> Any:
         if value is None:
@@ -262,40 +334,89 @@ class Awx:
                 raise Refused(400, {name: [f"A value of type {one.kind} is required."]})
             if one.choices and value not in one.choices:
                 raise Refused(400, {name: [f'"{value}" is not a valid choice.']})
-            return value
+            return value.strip() if isinstance(value, str) else value
         if value.__class__ is not int or not any(known["id"] == value for known in self.all(one.kind)):
             raise Refused(400, {name: [f'Invalid pk "{value}" - object does not exist.']})
         return value
 
     def _check_unique(self, made: Object) -> None:
-        names = ["name", "identifier", "organization", "inventory", "workflow_job_template", "credential_type"]
-        if made["resource"] == "job_templates":
-            names = ["name", "organization"]
-        key = {name: made[name] for name in names if name in made}
-        if made["resource"] == "project_updates":
-            return
-        for one in self.all(made["resource"]):
+        resource = made["resource"]
+        key = {name: made[name] for name in UNIQUE[resource]}
+        for one in self.all(resource):
             if one["id"] != made["id"] and all(one[name] == value for name, value in key.items()):
-                raise Refused(400, {"__all__": [f"{made['resource']} with these {', '.join(key)} exists already."]})
+                raise Refused(400, {"__all__": [f"{resource} with this {', '.join(key)} already exists."]})
 
-    def _update(self, project: Object) -> None:
-        update = self.add("project_updates", project=project["id"], status="running")
-        project["current_update"] = update["id"]
+    def checkout(self, project: Object) -> Path:
+        """Return the directory of a project's repository."""
+        name: str = project["scm_url"].rpartition("/")[2].removesuffix(".git")
+        return self.projects / name
+
+    def sync(self, source: Object) -> None:
+        """Update an inventory from its source, a YAML file of a repository without nested groups.
+
+        Without ``overwrite_vars`` variables are merged. Those of the group ``all`` always are: AWX keeps them with the
+        variables that users give to the inventory.
+        """
+        inventory = self.objects[source["inventory"]]
+        file = self.checkout(self.objects[source["source_project"]]) / source["source_path"]
+        found: Object = yaml.safe_load(file.read_text())
+        of_all = found.pop("all", {})
+        variables = {**yaml.safe_load(inventory["variables"] or "{}"), **of_all.get("vars", {})}
+        inventory["variables"] = json.dumps(variables)
+        known = self.contents.get(inventory["id"], {})
+
+        def merged(old: Object | None, new: Object | None) -> Object:
+            return {**({} if source["overwrite_vars"] else old or {}), **(new or {})}
+
+        groups: Object = {} if source["overwrite"] else dict(known)
+        for name, group in found.items():
+            before = known.get(name, {})
+            hosts = before.get("hosts", {})
+            groups[name] = {
+                "vars": merged(before.get("vars"), group.get("vars")),
+                "hosts": {host: merged(hosts.get(host), own) for host, own in group.get("hosts", {}).items()},
+            }
+        self.contents[inventory["id"]] = groups
+
+    def matches(self, one: Object, field_name: str, wanted: str) -> bool:
+        """Return whether a field has a value; the field may be one of a referenced object, or ``isnull``."""
+        first, _, rest = field_name.partition("__")
+        if first not in (*RESOURCES[one["resource"]], "id"):
+            raise Refused(400, {"detail": f"{one['resource']} has no field named '{first}'"})
+        value = one.get(first)
+        if rest == "isnull":
+            return (value is None) is (wanted.lower() == "true")
+        if rest:
+            return value is not None and self.matches(self.objects[value], rest, wanted)
+        return str(value) == wanted
+
+    def search(self, resource: str, query: Mapping[str, str]) -> list[Object]:
+        """Return the objects that have all fields of a query, and at least one of those with the prefix ``or__``."""
+        either = {name.removeprefix("or__"): value for name, value in query.items() if name.startswith("or__")}
+        every = {name: value for name, value in query.items() if not name.startswith("or__")}
+        return [
+            one
+            for one in self.all(resource)
+            if all(self.matches(one, name, value) for name, value in every.items())
+            and (not either or any(self.matches(one, name, value) for name, value in either.items()))
+        ]
 
     def playbooks(self, project: Object) -> list[str]:
-        """The files of a project that AWX takes for playbooks."""
-        directory = self.projects / project["scm_url"].rpartition("/")[2].removesuffix(".git")
+        """Return the files of a project that AWX takes for playbooks."""
+        directory = self.checkout(project)
         line = re.compile(r"^\s*-?\s*(hosts|(ansible\.builtin\.)?(import_playbook|include)):", re.MULTILINE)
         files = (*directory.rglob("*.yml"), *directory.rglob("*.yaml"))
         return [str(file.relative_to(directory)) for file in files if line.search(file.read_text())]
 
     def shown(self, one: Object) -> Object:
-        """An object as the API returns it."""
+        """Return an object as the API shows it."""
         url = f"/api/v2/{one['resource']}/{one['id']}/"
         related = {"survey_spec": f"{url}survey_spec/", "update": f"{url}update/"}
         summary = {"current_update": {"id": one["current_update"]}} if "current_update" in one else {}
         hidden = ("resource", "current_update")
         public = {name: value for name, value in one.items() if name not in hidden}
+        if one["resource"] == "project_updates":
+            public |= {"finished": one["status"] != "running", "failed": one["status"] == "failed"}
         return {**public, "type": one["resource"][:-1], "url": url, "related": related, "summary_fields": summary}
 
 
@@ -335,14 +456,15 @@ def check_credential_type(awx: Awx, made: Object, before: Object | None) -> None
                 raise Refused(400, {"injectors": [f"{name}: {error}"]}) from None
 
 
-def check_credential(awx: Awx, made: Object, before: Object | None) -> None:
-    """Takes the secret inputs out of an object, as AWX encrypts them."""
+def check_credential(awx: Awx, made: Object, _before: Object | None) -> None:
+    """Move the secret inputs out of an object, as AWX encrypts them. Given inputs replace all others."""
     described = awx.objects[made["credential_type"]]["inputs"]
     fields = {one["id"]: one for one in described.get("fields", [])}
     unknown = set(made["inputs"]) - set(fields)
     if unknown:
         raise Refused(400, {"inputs": [f"Additional properties are not allowed ({', '.join(unknown)})"]})
-    secrets: dict[str, Any] = dict(awx.secrets.get(made["id"], {}))
+    before: dict[str, Any] = awx.secrets.get(made["id"], {})
+    secrets: dict[str, Any] = {}
     shown: dict[str, Any] = {}
     for name, value in made["inputs"].items():
         if value.__class__ is not {"string": str, "boolean": bool}[fields[name]["type"]]:
@@ -353,11 +475,30 @@ def check_credential(awx: Awx, made: Object, before: Object | None) -> None:
         shown[name] = ENCRYPTED
         if value != ENCRYPTED:
             secrets[name] = value
-        elif name not in secrets:
+        elif name in before:
+            secrets[name] = before[name]
+        else:
             message = f"{ENCRYPTED} is a reserved keyword, and cannot be used for {name}."
             raise Refused(400, {"inputs": [message]})
     made["inputs"] = shown
     awx.secrets[made["id"]] = secrets
+
+
+def check_credential_kind(awx: Awx, made: Object, kind: str) -> None:
+    if made["credential"] is not None:
+        found = awx.objects[awx.objects[made["credential"]]["credential_type"]]["kind"]
+        if found != kind:
+            raise Refused(400, {"credential": [f"Credential kind must be '{kind}', not '{found}'."]})
+
+
+def check_execution_environment(awx: Awx, made: Object, before: Object | None) -> None:
+    if before and made["organization"] != before["organization"]:
+        raise Refused(400, {"organization": ["Cannot change the organization of an execution environment"]})
+    check_credential_kind(awx, made, "registry")
+
+
+def check_project(awx: Awx, made: Object, _before: Object | None) -> None:
+    check_credential_kind(awx, made, "scm")
 
 
 def check_instance_group(_awx: Awx, made: Object, _before: Object | None) -> None:
@@ -389,10 +530,26 @@ def check_job_template(awx: Awx, made: Object, _before: Object | None) -> None:
 
 def check_schedule(_awx: Awx, made: Object, _before: Object | None) -> None:
     rule = made["rrule"]
-    if not re.match(r"DTSTART(;TZID=[^:]+:\d{8}T\d{6}|:\d{8}T\d{6}Z) RRULE:", rule):
-        raise Refused(400, {"rrule": ["Valid DTSTART required in rrule."]})
-    if "INTERVAL=" not in rule or "SECONDLY" in rule:
+    found = re.fullmatch(r"DTSTART(?:;TZID=[^:\s]+:\d{8}T\d{6}|:\d{8}T\d{6}Z) RRULE:(\S+)", rule)
+    if not found:
+        raise Refused(400, {"rrule": ["Valid DTSTART and one RRULE required in rrule."]})
+    parts = dict(part.partition("=")[::2] for part in found[1].split(";"))
+    unsupported = {"BYYEARDAY", "BYWEEKNO"} & set(parts)
+    if parts.get("FREQ") not in ("MINUTELY", "HOURLY", "DAILY", "WEEKLY", "MONTHLY", "YEARLY"):
+        raise Refused(400, {"rrule": [f"rrule parsing failed validation: {parts.get('FREQ')}"]})
+    if "INTERVAL" not in parts:
         raise Refused(400, {"rrule": ["INTERVAL required in rrule"]})
+    if unsupported or re.search(r"\d[A-Z]{2}", parts.get("BYDAY", "")) or int(parts.get("COUNT", 1)) > 999:
+        raise Refused(400, {"rrule": ["not supported"]})
+    if {"COUNT", "UNTIL"} <= set(parts):
+        raise Refused(400, {"rrule": ["RRULE may not contain both COUNT and UNTIL"]})
+
+
+def check_workflow_node(awx: Awx, made: Object, _before: Object | None) -> None:
+    template = awx.objects.get(made["unified_job_template"], {})
+    for name in ("job_slice_count", "limit"):
+        if made[name] is not None and not template.get(f"ask_{name}_on_launch"):
+            raise Refused(400, {name: ["Field is not configured to prompt on launch."]})
 
 
 def check_mapping(name: str, value: str) -> None:
@@ -403,22 +560,43 @@ def check_mapping(name: str, value: str) -> None:
 CHECKS: Mapping[str, Callable[[Awx, Object, Object | None], None]] = {
     "credential_types": check_credential_type,
     "credentials": check_credential,
+    "execution_environments": check_execution_environment,
     "instance_groups": check_instance_group,
     "inventories": check_inventory,
     "inventory_sources": check_inventory_source,
     "job_templates": check_job_template,
+    "projects": check_project,
     "schedules": check_schedule,
+    "workflow_job_template_nodes": check_workflow_node,
 }
 
 
-def check_job_template_credential(awx: Awx, present: list[int], new: Object) -> None:
-    kinds = [awx.objects[one]["credential_type"] for one in present]
-    if new["credential_type"] in kinds:
+def check_job_template_credential(awx: Awx, _template: Object, present: list[int], new: Object) -> None:
+    """One credential of each type, and of type Vault one of each ID."""
+
+    def key(credential: Object) -> tuple[int, str]:
+        return credential["credential_type"], credential["inputs"].get("vault_id", "")
+
+    if key(new) in [key(awx.objects[one]) for one in present]:
         name = awx.objects[new["credential_type"]]["name"]
         raise Refused(400, {"error": f"Cannot assign multiple {name} credentials."})
 
 
-ASSOCIATION_CHECKS = {("job_templates", "credentials"): check_job_template_credential}
+def check_success_node(awx: Awx, parent: Object, _present: list[int], new: Object) -> None:
+    if parent["workflow_job_template"] != new["workflow_job_template"]:
+        raise Refused(400, {"Error": "Relationship not allowed."})
+    reached, todo = set[int](), [new["id"]]
+    while todo:
+        reached.add(node := todo.pop())
+        todo += set(awx.members.get((node, "success_nodes"), [])) - reached
+    if parent["id"] in reached:
+        raise Refused(400, {"Error": "Cycle detected."})
+
+
+ASSOCIATION_CHECKS: Mapping[tuple[str, str], Callable[[Awx, Object, list[int], Object], None]] = {
+    ("job_templates", "credentials"): check_job_template_credential,
+    ("workflow_job_template_nodes", "success_nodes"): check_success_node,
+}
 
 
 def check_survey(survey: Any) -> None:
@@ -444,7 +622,7 @@ def check_survey(survey: Any) -> None:
 
 
 def application(awx: Awx) -> FastAPI:
-    """The API over what AWX knows."""
+    """Return the API over the state of AWX."""
     app = FastAPI()
 
     @app.exception_handler(Refused)
@@ -457,22 +635,16 @@ def application(awx: Awx) -> FastAPI:
             return JSONResponse({"detail": "Authentication credentials were not provided."}, 401)
         if request.method != "GET":
             awx.writes.append(f"{request.method} {request.url.path}")
-        answer: Response = await proceed(request)
-        answer.headers["X-API-Product-Name"] = "AWX"
-        answer.headers["X-API-Product-Version"] = "24.6.1"
-        return answer
+        response: Response = await proceed(request)
+        response.headers["X-API-Product-Name"] = "AWX"
+        response.headers["X-API-Product-Version"] = "24.6.1"
+        return response
 
     @app.get("/api/v2/{resource}/")
     async def search(resource: str, request: Request) -> Object:
-        fields = RESOURCES.get(resource, RESOURCES["workflow_job_templates"] if "unified" in resource else None)
-        if fields is None:
+        if resource not in (*RESOURCES, "unified_job_templates"):
             raise Refused(404, {"detail": "Not found."})
-        found = awx.all(resource)
-        for name, value in request.query_params.items():
-            if name not in (*fields, "id"):
-                raise Refused(400, {"detail": f"{resource} has no field named '{name}'"})
-            found = [one for one in found if str(one.get(name)) == value]
-        return listed(awx, found)
+        return listed(awx, awx.search(resource, request.query_params))
 
     @app.post("/api/v2/{resource}/", status_code=201)
     async def create(resource: str, request: Request) -> Object:
@@ -481,17 +653,18 @@ def application(awx: Awx) -> FastAPI:
     @app.get("/api/v2/{resource}/{identity}/")
     async def detail(resource: str, identity: int) -> Object:
         found = awx.get(resource, identity)
-        if resource == "project_updates" and found["status"] == "running":  # done by the next time
-            project = awx.objects[found["project"]]
-            awx.objects[identity] = {**found, "status": "successful"}
-            project["scm_revision"] = "1" * 40 if awx.playbooks(project) else ""
-            project.pop("current_update", None)
+        if resource == "project_updates" and found["status"] == "running":
+            awx.finish(found)
         return awx.shown(found)
 
     @app.patch("/api/v2/{resource}/{identity}/")
     async def update(resource: str, identity: int, request: Request) -> Object:
         awx.change(awx.get(resource, identity), await request.json())
         return awx.shown(awx.objects[identity])
+
+    @app.post("/api/v2/projects/{identity}/update/", status_code=202)
+    async def update_project(identity: int) -> Object:
+        return awx.shown(awx.update(awx.get("projects", identity)))
 
     add_surveys(app, awx)
     add_associations(app, awx)
@@ -530,7 +703,7 @@ def add_associations(app: FastAPI, awx: Awx) -> None:
 
     @app.post("/api/v2/{resource}/{identity}/{below}/", status_code=204)
     async def associate(resource: str, identity: int, below: str, request: Request) -> Response:
-        awx.get(resource, identity)
+        parent = awx.get(resource, identity)
         given = await request.json()
         if (resource, below) not in ASSOCIATIONS:
             raise Refused(404, {"detail": "Not found."})
@@ -540,14 +713,14 @@ def add_associations(app: FastAPI, awx: Awx) -> None:
             present.remove(new["id"])
         else:
             if (resource, below) in ASSOCIATION_CHECKS:
-                ASSOCIATION_CHECKS[resource, below](awx, present, new)
+                ASSOCIATION_CHECKS[resource, below](awx, parent, present, new)
             present.append(new["id"])
         return Response(status_code=204)
 
 
 @contextmanager
 def serving(awx: Awx) -> Iterator[str]:
-    """Serves on loopback while the block runs, and yields the URL."""
+    """Serve on loopback while the block runs, and yield the URL."""
     server = uvicorn.Server(uvicorn.Config(application(awx), host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from scaling import PROJECT, write_inventory
-from simulator.client import start
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(PROJECT / "tests")  # instead of this directory, whose bench.py is not the package
+
+from bench.scaling import write_inventory  # noqa: E402
+from simulator.client import start  # noqa: E402
 
 GATEWAYS = int(os.environ.get("PROFILE_GATEWAYS", "100"))
 ROWS = int(os.environ.get("PROFILE_ROWS", "40"))

@@ -27,7 +27,10 @@ def profile_workers(directory: Path, of_main: cProfile.Profile) -> None:
         try:
             profile.runcall(work, worker)
         finally:
-            profile.dump_stats(directory / f"worker-{os.getpid()}.pstats")
+            # renamed once it is complete, because Ansible ends its last workers
+            partial = directory / f"{os.getpid()}.partial"
+            profile.dump_stats(partial)
+            partial.rename(directory / f"worker-{os.getpid()}.pstats")
 
     WorkerProcess._run = run
 

@@ -7,7 +7,8 @@ For each run: wall time, CPU of all processes, CPU of Ansible's main process, wh
 processors, and the peak memory of all processes (proportional share). CPU and memory hardly depend on what else the
 machine does; wall times do.
 
-SCALING_GATEWAYS (100) and SCALING_RUNS change the size; a run is `playbook:forks:seconds until a gateway answers`.
+SCALING_GATEWAYS (100) and SCALING_RUNS change the size; a run is `playbook:forks:seconds until a gateway answers`, and
+`:slices` after it cuts the fleet as AWX does, into jobs that run one for each processor at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: wall seconds, CPU seconds of all processes and of the main one, MiB of the main one and of all."""
+    """A run: wall seconds, CPU seconds of all processes and of the main one, MiB of the main one and of all.
+
+    Of several jobs, the CPU seconds are added up, and the memory is that of the largest job.
+    """
 
     wall: float
     cpu: float
@@ -91,35 +96,62 @@ def resident(process: Path) -> float:
     return int((process / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -> Measured:
-    """Run a playbook in ``work``; each gateway answers after ``answer`` seconds."""
-    shell = work / "slow-shell"
+def measure(playbook: str, forks: int, answer: float, inventories: list[Path], work: Path) -> Measured:
+    """Run a playbook for each inventory; each gateway answers after ``answer`` seconds."""
+    before, begin = controller_cpu(), time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = list(pool.map(lambda inventory: run(playbook, forks, answer, inventory, work), inventories))
+    return Measured(
+        wall=time.perf_counter() - begin,
+        cpu=controller_cpu() - before,
+        main=sum(job.main for job in jobs),
+        main_memory=max(job.main_memory for job in jobs),
+        memory=max(job.memory for job in jobs),
+    )
+
+
+def run(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -> Seen:
+    """Run a playbook in a directory of its own below ``work``."""
+    place = work / f"{playbook}-{inventory.stem}"
+    place.mkdir(exist_ok=True)
+    shell = place / "slow-shell"
     shell.write_text(f'#!/bin/sh\nsleep {answer}\nexec /bin/sh "$@"\n')
     shell.chmod(0o700)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
         "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
-        "ANSIBLE_HOME": str(work / "ansible"),
+        "ANSIBLE_HOME": str(place / "ansible"),
         "ANSIBLE_FORKS": str(forks),
         "ANSIBLE_PIPELINING": "1",
         **({"ANSIBLE_EXECUTABLE": str(shell)} if answer else {}),
     }
     command = [f"{sys.prefix}/bin/ansible-playbook", "-i", str(inventory), f"thingstream.ztp.{playbook}"]
+    command += [f"-ethingstream_report_directory={place}"] if playbook == "audit" else []
     seen, ended = Seen(), threading.Event()
-    before = controller_cpu(), time.perf_counter()
-    with (work / "output.txt").open("w") as output:
+    with (place / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=work
+            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=place
         )
         watcher = threading.Thread(target=watch, args=(process.pid, seen, ended))
         watcher.start()
         status = process.wait()
         ended.set()
         watcher.join()
-    cpu, wall = controller_cpu() - before[0], time.perf_counter() - before[1]
     if status != 0:
-        raise SystemExit(f"{' '.join(command)} failed: {(work / 'output.txt').read_text()[-2000:]}")
-    return Measured(wall, cpu, seen.main, seen.main_memory, seen.memory)
+        raise SystemExit(f"{' '.join(command)} failed: {(place / 'output.txt').read_text()[-2000:]}")
+    return seen
+
+
+def write_inventories(simulator: RunningSimulator, work: Path, gateways: int, slices: int) -> list[Path]:
+    """The inventory, cut as AWX cuts it: of n slices, the first has the first, the n+1st, … gateway."""
+    whole = yaml.safe_load(write_inventory(simulator, work, gateways).read_text())["all"]
+    hosts = sorted(whole["hosts"])
+    paths = []
+    for number in range(slices):
+        path = work / f"inventory-{number + 1}-of-{slices}.yml"
+        path.write_text(yaml.safe_dump({"all": {**whole, "hosts": dict.fromkeys(hosts[number::slices])}}))
+        paths.append(path)
+    return paths
 
 
 def write_inventory(simulator: RunningSimulator, work: Path, gateways: int) -> Path:
@@ -146,18 +178,20 @@ def write_inventory(simulator: RunningSimulator, work: Path, gateways: int) -> P
 def main() -> None:
     """Start the platform, run everything, stop it."""
     with tempfile.TemporaryDirectory(prefix="ztp-scaling-") as name, start(Path(name) / "simulator") as simulator:
-        inventory = write_inventory(simulator, Path(name), GATEWAYS)
         print(f"{os.cpu_count()} processors; CPU per gateway, memory of the job, and how busy the simulator was")
-        print("| gateways | playbook | forks | answer, s | wall, s | CPU, ms | main, ms | memory, MiB | simulator |")
-        print("|---|---|---|---|---|---|---|---|---|", flush=True)
+        columns = ["gateways", "playbook", "forks", "slices", "answer, s", "wall, s", "CPU, ms", "main, ms"]
+        columns += ["memory, MiB", "simulator"]
+        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
         for one in RUNS:
-            playbook, forks, answer = one.split(":")
+            playbook, forks, answer, *sliced = one.split(":")
+            slices = int(sliced[0]) if sliced else 1
+            inventories = write_inventories(simulator, Path(name), GATEWAYS, slices)
             before = cpu_of(simulator.process.pid)
-            run = measure(playbook, int(forks), float(answer), inventory, Path(name))
-            busy = (cpu_of(simulator.process.pid) - before) / run.wall
+            taken = measure(playbook, int(forks), float(answer), inventories, Path(name))
+            busy = (cpu_of(simulator.process.pid) - before) / taken.wall
             each = 1000 / GATEWAYS
-            cells = [GATEWAYS, playbook, forks, answer, f"{run.wall:.1f}", f"{run.cpu * each:.0f}"]
-            cells += [f"{run.main * each:.0f}", f"{run.memory:.0f}", f"{busy:.0%}"]
+            cells = [GATEWAYS, playbook, forks, slices, answer, f"{taken.wall:.1f}", f"{taken.cpu * each:.0f}"]
+            cells += [f"{taken.main * each:.0f}", f"{taken.memory:.0f}", f"{busy:.0%}"]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

@@ -47,10 +47,10 @@ def load(gateways: int, playbooks: Sequence[str], work: Path) -> Load:
     with start(work / "simulator") as simulator:
         inventory = write_inventory(simulator, work, gateways)
         before = cpu_of(simulator.process.pid)
-        runs = {"provision": measure("provision", FORKS, 0, inventory, work)}
+        runs = {"provision": measure("provision", FORKS, 0, [inventory], work)}
         platform = cpu_of(simulator.process.pid) - before
         assert len(simulator.requests()) == gateways
-        runs |= {name: measure(name, FORKS, 0, inventory, work) for name in playbooks[1:]}
+        runs |= {name: measure(name, FORKS, 0, [inventory], work) for name in playbooks[1:]}
     return Load(gateways, runs, platform)
 
 

@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 from integration.ansible_run import PROJECT
 
 
+@pytest.mark.full
 def test_the_demonstration() -> None:
     run = subprocess.run(
         [sys.executable, "tests/demo/demo.py"], cwd=PROJECT, capture_output=True, text=True, timeout=180, check=False

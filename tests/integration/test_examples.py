@@ -325,6 +325,7 @@ def test_syntax(tmp_path: Path) -> None:
 # ---- the examples ----
 
 
+@pytest.mark.full
 def test_a_bridge_of_mosquitto(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     """Real corrections arrive over the bridge: without them the example's health command would fail."""
     site = make_site(machines, simulator, tmp_path, "debian-mosquitto-bridge", ["gw1"], {"plan": "mqtt"})

@@ -156,6 +156,7 @@ def test_str2str(simulator: RunningSimulator, platform: dict[str, Any], tmp_path
     assert (tmp_path / "receiver").stat().st_size > 0
 
 
+@pytest.mark.full
 def test_rtkrcv(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path) -> None:
     """With its configuration, but without a receiver."""
     program("rtkrcv")

@@ -323,4 +323,4 @@ def live(examples: int, steps: int, *, random: bool = False, quick: bool = False
 
 
 def test_a_fleet_lives_for_years(full: bool) -> None:
-    live(400 if full else 15, 30 if full else 20, random=full)
+    live(80 if full else 8, 30 if full else 20, random=full)

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -17,8 +19,10 @@ from ansible_collections.thingstream.ztp.tests.unit.support import (
     Pair,
     assert_no_secret,
     make_pair,
+    parse,
     pem_of,
     rsa_pem,
+    spartn,
 )
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -202,3 +206,25 @@ def test_a_key_file_that_holds_none(ec_pair: Pair, content: Callable[[Pair], str
 def test_an_rsa_key_with_huge_numbers_is_not_used(rsa_pair: Pair) -> None:
     error = refused(rsa_pair.certificate, rsa_pem(rsa_pair.key, d=1 << 100_000))
     assert_says(error, "more than 8192 bits")
+
+
+@pytest.mark.parametrize("change", [0x01, 0x04, 0x80, 0xFF])
+def test_a_damaged_byte_anywhere_in_a_certificate(ec_pair: Pair, change: int) -> None:
+    """The library has an error of its own for some of them, such as a version that does not exist."""
+    whole = ec_pair.leaf.public_bytes(DER)
+    codes = Counter[str]()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= change
+        pem = ssl.DER_cert_to_PEM_cert(bytes(damaged))
+        codes[code_of(lambda text: read(text, ec_pair.private_key), pem)] += 1
+        codes[code_of(lambda text: parse(spartn(ec_pair, certificate=text)), pem)] += 1
+    assert codes.keys() - {"pair_mismatch"} == {"accepted", "bad_option", "bad_response"}, codes
+
+
+def code_of(check: Callable[[str], object], text: str) -> str:
+    try:
+        check(text)
+    except ProvisioningError as error:
+        return error.code
+    return "accepted"

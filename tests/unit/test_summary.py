@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.thingstream.ztp.plugins.action.thingstream_summary import published
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.summary import summary, total
 
 
@@ -63,3 +64,16 @@ def test_an_empty_summary_adds_nothing() -> None:
     """A later job of a workflow empties those of earlier jobs."""
     part = summary([result("created", "absent")])
     assert total([{}, part]) == part
+
+
+def test_what_a_job_of_awx_publishes() -> None:
+    """Under its own name, too; what earlier nodes of the workflow have published is emptied."""
+    found = summary([result("created", "absent")])
+    variables = {"thingstream_summary": {}, "thingstream_summary_7": {"hosts": 1}, "thingstream_summary_x": 1}
+    assert published(found, variables) == {"thingstream_summary": found, "thingstream_summary_7": {}}
+    assert published(found, {**variables, "awx_job_id": 8}) == {
+        "thingstream_summary": found,
+        "thingstream_summary_7": {},
+        "thingstream_summary_8": found,
+    }
+    assert published(found, {"awx_job_id": 7, "thingstream_summary_7": {}})["thingstream_summary_7"] == found

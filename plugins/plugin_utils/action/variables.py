@@ -73,6 +73,7 @@ OPTIONS = frozenset(
         "vault_encrypted",
         "verifications_from",
         "verify",
+        "waiting",
     )
 )
 # What the role and the playbooks take or set beside the options.

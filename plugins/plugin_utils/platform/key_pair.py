@@ -20,6 +20,14 @@ except ImportError as error:
     CRYPTOGRAPHY_MISSING: ImportError | None = error
 else:
     CRYPTOGRAPHY_MISSING = None
+    # What the library raises for a damaged certificate, some of it only when a part of it is read
+    DAMAGED = (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    )
 
 from ..errors import ProvisioningError, bad_field
 
@@ -46,8 +54,10 @@ def check(certificate: Any, private_key: Any, now: datetime) -> KeyPair:
     """
     try:
         chain = x509.load_pem_x509_certificates(certificate.encode())
+        for entry in chain:
+            read_whole(entry)
         certificate_key = chain[0].public_key()
-    except (ValueError, AttributeError, UnsupportedAlgorithm):
+    except (AttributeError, *DAMAGED):
         raise bad_field("certificate", "is not an X.509 certificate in PEM") from None
     try:
         # The validation of the library takes longer than everything else together; that the key does its work is
@@ -76,6 +86,15 @@ def check(certificate: Any, private_key: Any, now: datetime) -> KeyPair:
         not_after=leaf.not_valid_after_utc,
         fingerprint_sha256=leaf.fingerprint(hashes.SHA256()).hex(),
     )
+
+
+def read_whole(certificate: x509.Certificate) -> None:
+    """Read every part of a certificate that is used later, because the library parses most parts on first use.
+
+    :raises: one of ``DAMAGED``.
+    """
+    certificate.public_key()
+    _parts = certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def certificate_pem(chain: list[x509.Certificate]) -> str:

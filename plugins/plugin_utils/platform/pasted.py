@@ -15,6 +15,10 @@ from .services import SERVICES, Service
 
 # Seen in client code: a lower-case UUID; other clients refuse every other form as well.
 _TOKEN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# compiled once for all hosts, before Ansible forks its workers
+_BLANK = re.compile(r"\s")
+_SLASHES = re.compile("/{2,}")
+_ENDPOINT = re.compile("/ztp(/|$)")
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|[0-9a-f:]+")  # names in ASCII; addresses of both kinds
 _QUOTES = "'\"`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 
@@ -51,10 +55,10 @@ def api_url_of(value: str, service: Service) -> str:
         raise ProvisioningError("bad_option", "api_url is not a URL, such as https://api.thingstream.io.") from None
     if parts.username is not None:
         raise ProvisioningError("bad_option", "api_url must not contain a user name or a password: remove them.")
-    if not host or not _HOST.fullmatch(host) or re.search(r"\s", text):
+    if not host or not _HOST.fullmatch(host) or _BLANK.search(text):
         raise ProvisioningError("bad_option", "api_url is not a URL, such as https://api.thingstream.io.")
     shown = f"{parts.scheme}://{parts.netloc}{parts.path}"  # a query may hold the token
-    path = re.sub("/{2,}", "/", parts.path).rstrip("/").removesuffix(service.path)
+    path = _SLASHES.sub("/", parts.path).rstrip("/").removesuffix(service.path)
     other = next((one.name for one in SERVICES.values() if path.endswith(one.path)), None)
     if other is not None:
         raise ProvisioningError(
@@ -62,7 +66,7 @@ def api_url_of(value: str, service: Service) -> str:
             f"api_url: {shown!r} is the endpoint of the service {other}, but service is {service.name}. Correct one of "
             "them.",
         )
-    if re.search("/ztp(/|$)", path):
+    if _ENDPOINT.search(path):
         raise ProvisioningError(
             "bad_option",
             f"api_url: {shown!r} is not an endpoint of the service {service.name}. Use its address up to, and without, "

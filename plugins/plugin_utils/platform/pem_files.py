@@ -107,8 +107,8 @@ def _certificates(file: UserFile) -> list[x509.Certificate]:
 def _load_certificate(der: bytes | None) -> x509.Certificate | None:
     try:
         certificate = x509.load_der_x509_certificate(der or b"")
-        certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+        key_pair.read_whole(certificate)
+    except key_pair.DAMAGED:
         return None
     return certificate
 
@@ -126,7 +126,7 @@ def _chain(leaf: x509.Certificate, certificates: Sequence[x509.Certificate]) -> 
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound):
+    except (x509.ExtensionNotFound, *key_pair.DAMAGED):
         return False
 
 
