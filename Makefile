@@ -12,7 +12,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs argument-specs format clean eda execution-environment scaling slow-link profile awx
+.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs screenshot argument-specs format clean eda execution-environment scaling slow-link profile awx
 
 # `##` describes the targets that most people want, `#-` the others.
 help:
@@ -126,9 +126,12 @@ lint: setup system-packages ## Run every linter
 	@$(BIN)/antsibull-changelog lint
 	@$(BIN)/reuse lint --quiet || $(BIN)/reuse lint
 
-docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp ## Build and check the documentation site
+docs: .cache/venv/docs/complete $(COLLECTIONS)/ztp system-packages ## Build and check the documentation site
 	@PATH="$(CURDIR)/.cache/venv/docs/bin:$$PATH" docs/site/build
 	@.cache/venv/docs/bin/python -m pytest --quiet tests/docs
+
+screenshot: setup system-packages #- Take the picture of the audit page for the documentation
+	@TAKE_SCREENSHOT=1 $(BIN)/python -m pytest --quiet tests/integration/test_audit_page.py -k picture
 
 argument-specs: setup $(COLLECTIONS)/ztp #- Make the argument specs of the role from the documentation of the modules
 	@PYTHONPATH=.cache $(BIN)/python tests/role_argument_specs.py

@@ -14,13 +14,14 @@ from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 
 GALAXY = yaml.safe_load((Path(__file__).resolve().parents[2] / "galaxy.yml").read_text())
-REPOSITORY = f"{GALAXY['repository']}/blob/main/"
+REPOSITORY = GALAXY["repository"]
 ANSIBLE = "https://docs.ansible.com/ansible/latest/"
 # The pages of Ansible that antsibull-docs refers to. Listed here, because a build must not need a network.
 ANSIBLE_PAGES = {
     "action_plugins": "plugins/action.html",
     "ansible_collections.ansible.builtin.debug_module": "collections/ansible/builtin/debug_module.html",
     "ansible_collections.ansible.builtin.default_callback": "collections/ansible/builtin/default_callback.html",
+    "ansible_collections.ansible.builtin.extract_filter": "collections/ansible/builtin/extract_filter.html",
     "ansible_collections.ansible.builtin.template_module": "collections/ansible/builtin/template_module.html",
     "ansible_configuration_settings": "reference_appendices/config.html",
     "callback_plugins": "plugins/callback.html",
@@ -52,8 +53,9 @@ def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.T
 
 
 def link_within_the_site(app: Sphinx, relative_path: Any, parent: str, content: list[str]) -> None:
-    """The README has full URLs, for readers on Galaxy and Automation Hub; here they lead to the pages of this site."""
-    content[0] = re.sub(rf"\]\({re.escape(REPOSITORY)}([^)#]*\.md)", r"](/\1", content[0])
+    """Replace the full URLs of the README, which Galaxy and Automation Hub need, by pages and pictures of this site."""
+    url = rf"\]\({re.escape(REPOSITORY)}/(?:blob|raw)/main/([^)#]*\.(?:md|svg|png))"
+    content[0] = re.sub(url, r"](/\1", content[0])
 
 
 def setup(app: Sphinx) -> None:

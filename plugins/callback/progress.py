@@ -13,20 +13,20 @@ version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - At a terminal, one line shows how many hosts of the play the current task is done with, how many failed, how long it
-    still takes and what the reasons of results were. The line moves only when something happens.
-  - Where there is no terminal, a line says the same every O(interval) seconds.
-  - A failure is printed in full when it happens, with its error code and message, and so are the messages of
-    M(ansible.builtin.debug), warnings, and differences if they are asked for. Results of other tasks are not.
+  - At a terminal, one line shows for how many hosts of the play the current task has ended, how many failed, the
+    remaining time, and the reasons of the results. The plugin updates the line when a host ends.
+  - Without a terminal, it prints a line with the same content every O(interval) seconds.
+  - It prints each failure at once, with its error code and message. It also prints the messages of
+    M(ansible.builtin.debug), warnings, and the differences of C(--diff). It does not print the results of other tasks.
   - A summary at the end shows actions and reasons, failed hosts with links to the documentation, and the next due date.
-  - What comes from hosts or the platform is printed without the characters that a terminal would obey.
-  - With C(-v) and more, everything is as P(ansible.builtin.default#callback) shows it.
+  - Texts from hosts and from the platform are printed without control characters.
+  - With C(-v) and more, the output is that of P(ansible.builtin.default#callback).
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 options:
   interval:
-    description: The number of seconds between two lines where there is no terminal; V(0) for none.
+    description: The number of seconds between two lines without a terminal. With V(0), no line is printed.
     type: int
     default: 30
     env:

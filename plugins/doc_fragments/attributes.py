@@ -21,14 +21,14 @@ attributes:
     description: Works with C(become), by every method that can carry standard input.
     support: full
   delegation:
-    description: Works on the host it is delegated to. With C(delegate_to=localhost) the bundle lies on the controller.
+    description: Works on the host it is delegated to. With C(delegate_to=localhost), the bundle is on the controller.
     support: full
   platform:
-    description: Systems whose bundle can be handled.
+    description: Supported systems.
     platforms: posix
     support: full
     details:
-      - Any Linux with a POSIX shell, C(tar) and C(sha256sum), BusyBox included. No Python is needed there.
+      - Any Linux with a POSIX shell, C(tar) and C(sha256sum), also BusyBox. The host needs no Python.
 """
 
     CHANGES = r"""

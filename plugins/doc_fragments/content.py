@@ -31,7 +31,7 @@ options:
       - A format that does not fit the O(service), or the requested delivery, is refused before the request. A format
         that cannot hold the received credentials, such as V(gpsd) with a user and a password of more than 44 bytes, is
         refused after the request. The response is kept, and the next run installs it.
-      - If not set, V(pem) and V(env), as far as the credentials can serve them.
+      - If not set, V(pem) and V(env), if the credentials have the fields for them.
     type: list
     elements: str
     choices: [env, env-plain, gpsd, mosquitto, pem, pygnssutils, str2str, topics, ucenter]
@@ -43,8 +43,8 @@ options:
         C(description); C(keys_current) and C(keys_next) have C(value), C(start) and C(end).
       - A file is rendered again, from the installed response, when its template changes. A change of a variable or of
         a file that the template includes is not detected; use O(force) or another O(templates[].dest).
-      - If a template fails, the host is not changed. The error names the template and shows no more, because its
-        message could hold a secret.
+      - If a template fails, the host is not changed. The error names the template only, because the message of the
+        template engine could contain a secret.
     type: list
     elements: dict
     default: []

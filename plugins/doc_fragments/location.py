@@ -20,9 +20,9 @@ options:
   path:
     description:
       - The directory on the host that holds the bundle. Missing parent directories are created with mode V(0755).
-      - It must be an absolute path and no symbolic link. The directory and all its parents must belong to V(root), to
-        the user that runs the commands, or to O(owner). None of them may be world-writable, except for sticky parents.
-        The same holds for the targets of symbolic links above it.
+      - It must be an absolute path, and must not be a symbolic link. The directory and all its parents must belong to
+        V(root), to the user that runs the commands, or to O(owner). None of them may be world-writable, except for
+        sticky parents. The same holds for the targets of symbolic links above it.
       - If not set, V(/etc/thingstream/) followed by the O(service).
       - Consumers read only O(path)C(/current/)I(file).
     type: str

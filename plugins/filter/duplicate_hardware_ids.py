@@ -20,7 +20,9 @@ description:
     sent.
 options:
   _input:
-    description: Host to its hardware ID. V(null) and empty texts are left out, and numbers count as texts.
+    description:
+      - A dictionary of host names and hardware IDs. V(null) and empty strings are ignored, and numbers are compared as
+        strings.
     type: dict
     required: true
 """

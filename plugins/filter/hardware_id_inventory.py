@@ -22,7 +22,7 @@ description:
 positional: format
 options:
   _input:
-    description: Host to its hardware ID. Numbers count as texts.
+    description: A dictionary of host names and hardware IDs. Numbers count as texts.
     type: dict
     required: true
   format:

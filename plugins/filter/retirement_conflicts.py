@@ -22,7 +22,7 @@ description:
   - Only the Things of hosts in the input are known to be in use.
 options:
   _input:
-    description: Host to its C(bundles), or to V(null) for a host without a result.
+    description: A dictionary of host names and their C(bundles), or V(null) for a host without a result.
     type: dict
     required: true
 seealso:

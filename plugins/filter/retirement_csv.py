@@ -17,8 +17,8 @@ version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Writes what P(thingstream.ztp.retirement_list#filter) returns as a table with a header, as RFC 4180 describes it. A
-    text that a spreadsheet would take for a formula gets an apostrophe in front.
+  - Writes the list that P(thingstream.ztp.retirement_list#filter) returns as a table with a header, as RFC 4180
+    describes it. An apostrophe precedes each text that a spreadsheet would take for a formula.
 options:
   _input:
     description: The list.

@@ -22,7 +22,7 @@ description:
   - Things that another host in the input uses are omitted; P(thingstream.ztp.retirement_conflicts#filter) returns them.
 options:
   _input:
-    description: Host to its C(bundles), or to V(null) for a host without a result.
+    description: A dictionary of host names and their C(bundles), or V(null) for a host without a result.
     type: dict
     required: true
 """

@@ -16,7 +16,8 @@ version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Adds up what P(thingstream.ztp.summary#filter) returned for parts of a fleet, such as the slices of a job in AWX.
+  - Adds up the summaries that P(thingstream.ztp.summary#filter) returned for parts of a fleet, such as the slices of a
+    job in AWX.
 options:
   _input:
     description: Summaries, one for each part. An empty one adds nothing.

@@ -22,8 +22,8 @@ description:
     C(audit_incomplete) after it has written the files.
   - One task covers the whole fleet, so use it with C(run_once).
 notes:
-  - With O(variables_prefix), the variable of a host that ends with C(hardware_id) tells which Things a host that was
-    not seen may use. Such a Thing is not in RV(retired).
+  - With O(variables_prefix), the module reads the hardware IDs of hosts that were not seen from their variables. Such a
+    host may use the Thing with that hardware ID, so the Thing is not in RV(retired).
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.files

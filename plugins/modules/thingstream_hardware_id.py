@@ -14,12 +14,12 @@ version_added: 1.0.0
 author:
   - The thingstream.ztp authors (@thingstream)
 description:
-  - Asks a host for what identifies its hardware and returns the first value that is plausible, in an order that you
-    choose. It changes nothing and sends no request; one remote command reads the host.
-  - Nothing is used that cannot be the ID of one device - an IMEI whose check digit is wrong, a serial number that the
-    manufacturer never filled in, a MAC address that was set by software or that many devices have.
-  - A host can claim whatever it likes, and hardware is exchanged. Write down what was found, as the playbook
-    C(thingstream.ztp.identify) does, instead of asking again in every run.
+  - Reads identifiers of the hardware of a host, and returns the first plausible one in the order of O(sources). The
+    module changes nothing and sends no request to the platform. It runs one remote command.
+  - Values that cannot identify one device are refused - an IMEI with a wrong check digit, a serial number that the
+    manufacturer did not set, a MAC address that was set by software or that many devices have.
+  - A host can claim any ID, and hardware can be exchanged. Store the ID in the inventory, as the playbook
+    C(thingstream.ztp.identify) does, instead of reading it in every run.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.attributes.info
@@ -28,11 +28,11 @@ attributes:
     description: Works on the host it is delegated to.
     support: full
   platform:
-    description: Systems that can be asked.
+    description: Supported systems.
     platforms: posix
     support: full
     details:
-      - Any Linux with a POSIX shell, BusyBox included. No Python is needed there.
+      - Any Linux with a POSIX shell, also BusyBox. The host needs no Python.
 options:
   sources:
     description:
@@ -45,7 +45,7 @@ options:
       - V(mac) is the permanent MAC address of a physical interface, in lower case with colons. Built-in interfaces come
         before USB adapters, Ethernet before WLAN; of several, the lowest address counts.
       - V(machine_id) is derived from C(/etc/machine-id), which identifies the installation and not the hardware, and
-        is the same on clones of a disk image. It is confidential by the rules of systemd, so that it is neither
+        is the same on clones of a disk image. systemd defines it as confidential, so it is neither
         returned nor sent to the platform. The hardware ID is what
         C(systemd-id128 machine-id --app-specific=d94a513cd0614bf6ae734addcdfe32cc) prints on the host.
     type: list
@@ -67,7 +67,7 @@ EXAMPLES = r"""
   become: true
   register: hardware
 
-- name: Show what each source said
+- name: Show the finding of each source
   ansible.builtin.debug:
     var: hardware.candidates
 """
@@ -80,12 +80,12 @@ hardware_id:
   type: str
   sample: "356938035643809"
 source:
-  description: Where it comes from.
+  description: The source of the hardware ID.
   returned: success
   type: str
   sample: modem_imei
 candidates:
-  description: What each source said, in the order of O(sources), at least one entry for each.
+  description: The finding of each source, in the order of O(sources), with at least one entry for each.
   returned: success
   type: list
   elements: dict
@@ -94,10 +94,10 @@ candidates:
       description: The source.
       type: str
     value:
-      description: The hardware ID that it would be; V(null) if the source said nothing, or nothing that may be shown.
+      description: The value of the source; V(null) if it has none, or if the value is confidential.
       type: str
     refused:
-      description: Why it is no hardware ID; only if it is none.
+      description: Why the value is refused. Present only if it is.
       type: str
   sample:
     - source: modem_imei
@@ -107,7 +107,7 @@ candidates:
       value: 10000000a1b2c3d4
 error_code:
   description:
-    - A stable name of the problem. Each has a section on the page
+    - A stable code for the problem. Each code has a section on the page
       L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
     - Without any plausible value it is V(hardware_id_required), and the message lists the finding of each source.
   returned: failure

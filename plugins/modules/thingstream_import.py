@@ -38,8 +38,8 @@ options:
     description:
       - A file on the controller with the JSON that the portal offers for u-center, of one Thing.
       - Topics, dynamic keys and the root CA may be missing or null. O(fields) can complete the file.
-      - C(ServerURI) may have the scheme C(ssl), C(tls) or C(mqtts), or none. Without a port, the port is 8883.
-      - C(Cert) and C(Key) may be Base64 without a frame, as the portal writes them, or PEM. C(Key) may be PKCS#1,
+      - C(ServerURI) may have the scheme C(ssl), C(tls) or C(mqtts), or none. The default port is 8883.
+      - C(Cert) and C(Key) may be Base64 without a PEM header, as the portal writes them, or PEM. C(Key) may be PKCS#1,
         PKCS#8 or SEC 1.
     type: path
   certificate_path:
@@ -59,8 +59,8 @@ options:
     description:
       - Fields of the credentials, by the names that O(field_map) lists, for example V(ntrip_username). They take
         precedence over the fields of O(ucenter_path). A field that is null or empty counts as not set.
-      - Quote names, passwords and IDs. A number, a boolean or a date is refused, because YAML may have changed what was
-        written.
+      - Quote names, passwords and IDs. A number, a boolean or a date is refused, because YAML may have changed the
+        value.
       - V(host) and V(ntrip_host) may be URLs without a login. Port and mount point are taken from the URL, and must
         agree with V(port), V(ntrip_port) and V(ntrip_mountpoint) if these are set. A slash before the mount point is
         removed.

@@ -16,8 +16,8 @@ author:
 description:
   - Reads the installed credentials of a host and uses them from the controller, by MQTT until the broker accepts the
     login, by NTRIP until corrections arrive or, without O(position), until the caster accepts the login.
-  - Corrections are messages of RTCM 3 or SPARTN with valid checksums. A page, a source table, JSON or text in their
-    place is an error, whatever its status.
+  - Corrections are messages of RTCM 3 or SPARTN with valid checksums. A web page, a source table, JSON or text is an
+    error, with any HTTP status.
   - Refused credentials (C(credentials_refused)) and network problems (C(unreachable), C(timeout), C(tls)) have
     different error codes.
   - The platform allows one connection for each Thing (seen in client code). An MQTT login therefore disconnects the
@@ -31,7 +31,8 @@ attributes:
     description: Can run in check mode and return status prediction without modifying target.
     support: full
     details:
-      - Looks at the host without connecting to a broker or caster, and says what a login would interrupt.
+      - Check mode reads the credentials, does not connect to a broker or caster, and says which connection a login
+        would interrupt.
   diff_mode:
     description: Returns what has changed, or would change, in diff mode.
     support: N/A
@@ -58,7 +59,7 @@ options:
     description:
       - As for M(thingstream.ztp.thingstream_ztp), with which the credentials were installed.
       - TLS is used for a caster if the credentials have V(ntrip_tls_port). The platform sends none; clients use
-        2102 (seen in client code), which C(ntrip_tls_port) with the expression C(`2102`) chooses.
+        2102 (seen in client code), which C(ntrip_tls_port) with the expression C(`2102`) selects.
     type: dict
     default: {}
   broker_ca_path:
@@ -98,9 +99,9 @@ options:
     default: [u-blox.com, thingstream.io]
   variables_prefix:
     description:
-      - Takes every option that is not given from the variable whose name begins with this and ends with the name of the
-        option, if there is such a variable. O(timeout), O(position), O(caster_ca_path) and O(allowed_hosts) come from
-        the one that ends with C(verify), as for M(thingstream.ztp.thingstream_ztp).
+      - Take each option that the task does not set from the variable with this prefix and the name of the option, if
+        that variable exists. O(timeout), O(position), O(caster_ca_path) and O(allowed_hosts) are read from the variable
+        that ends with C(verify), as for M(thingstream.ztp.thingstream_ztp).
     type: str
 seealso:
   - module: thingstream.ztp.thingstream_ztp
@@ -150,7 +151,7 @@ verifications:
       description: Whether the connection was encrypted.
       type: bool
     data:
-      description: Whether corrections arrived. By MQTT none are waited for.
+      description: Whether corrections arrived. By MQTT, the module does not wait for any.
       type: bool
     first_correction_ms:
       description: Milliseconds from the NTRIP request to the first correction; V(null) without corrections.
@@ -173,7 +174,7 @@ msg:
   type: str
 error_code:
   description:
-    - A stable name of the problem. Each has a section on the page
+    - A stable code for the problem. Each code has a section on the page
       L(troubleshooting, https://github.com/thingstream/ansible-collection-ztp/blob/main/docs/troubleshooting.md).
   returned: failure
   type: str

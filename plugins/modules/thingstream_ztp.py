@@ -20,8 +20,8 @@ description:
     a request to the Zero Touch Provisioning API, checks the response, and installs all of it or nothing.
   - A host whose credentials are valid and not due takes one remote command and no request.
   - Secrets go from the API through the memory of the controller and the standard input of one remote command into files
-    that other users cannot read. They are in no argument, result, diff, log or error, so that C(no_log) is not needed.
-    The token never reaches the host.
+    that other users cannot read. No argument, result, diff, log or error contains them, so C(no_log) is not needed. The
+    token never reaches the host.
 extends_documentation_fragment:
   - thingstream.ztp.attributes
   - thingstream.ztp.location
@@ -320,7 +320,7 @@ EXAMPLES = r"""
       - src: rover.toml.j2
   become: true
 
-- name: Renew what is due, and create nothing where nothing is installed
+- name: Renew credentials that are due, without creating any
   thingstream.ztp.thingstream_ztp:
     service: pointperfect
     token: "{{ vault_thingstream_token }}"
@@ -383,7 +383,7 @@ due_at:
 thing:
   description:
     - The record of the bundle, as in C(thing.json), without any secret; V(null) if there is none.
-    - With O(state=absent), the record of what was removed.
+    - With O(state=absent), the record of the removed credentials.
     - C(retired) is the present list; C(thing.json) has the list of the time when the generation was made.
   returned: success
   type: dict

@@ -147,7 +147,7 @@ bundles:
       type: list
       elements: str
     leftovers:
-      description: What a crashed run left. The next change removes it.
+      description: Files that a crashed run left. The next change removes them.
       type: list
       elements: str
     due_at:

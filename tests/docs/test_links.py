@@ -41,8 +41,8 @@ def anchors(file: Path) -> frozenset[str]:
 def problem(file: Path, link: str) -> str | None:
     """What is wrong with a link of a Markdown file, if anything."""
     path, _hash, anchor = unquote(link).partition("#")
-    if path.startswith(f"{REPOSITORY}/blob/main/"):
-        target = PROJECT / path.removeprefix(f"{REPOSITORY}/blob/main/")
+    if found := re.match(rf"{re.escape(REPOSITORY)}/(?:blob|raw)/main/(.*)", path):
+        target = PROJECT / found[1]
     elif path.startswith(REPOSITORY):
         return None if path.removesuffix(".git") in PAGES else "no page of the repository"
     elif re.match(r"[a-z]+:", path):

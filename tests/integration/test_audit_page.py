@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
 import shutil
+import struct
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +47,7 @@ LEDGER = [
     ledger_entry("device:unseen", host="gateway-00013"),
 ]
 SPOOL = audit.SpoolSurvey([WAITING], [LOST], LEDGER)
+PICTURE = Path(__file__).resolve().parents[2] / "docs/images/audit-page.png"
 
 # The contrast of what is written with what is behind it, as WCAG 2 defines it; the least of a selection.
 MIN_CONTRAST = """
@@ -133,8 +138,10 @@ def opened(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
     """Opens a page; when the test is over, it must have fetched nothing and complained about nothing."""
     file = tmp_path / "thingstream-audit.html"
 
-    def open_page(results: Mapping[str, Any], *, width: int = 1300, scheme: str = "light") -> Page:
-        file.write_text(audit_page.render(audit.fleet_report(results, SPOOL, NOW)))
+    def open_page(
+        results: Mapping[str, Any], *, width: int = 1300, scheme: str = "light", spool: audit.SpoolSurvey = SPOOL
+    ) -> Page:
+        file.write_text(audit_page.render(audit.fleet_report(results, spool, NOW)))
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -317,3 +324,23 @@ def test_ten_thousand_gateways(opened: Open) -> None:
     assert max(sorting) < 2
     assert max(filtering) < 1
     assert page.run("return document.querySelectorAll('*').length") < 12_000
+
+
+def test_the_picture_in_the_documentation_shows_this_page(opened: Open, browser: Chrome, tmp_path: Path) -> None:
+    """`make screenshot` takes the picture, and writes the digest of the page into it."""
+    opened(fleet(200), width=1200, spool=audit.SpoolSurvey([], [], []))
+    page = tmp_path / "thingstream-audit.html"
+    digest = b"sha256 of the page\0" + hashlib.sha256(page.read_bytes()).hexdigest().encode()
+    if os.environ.get("TAKE_SCREENSHOT"):
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        area = {"x": 0, "y": 0, "width": 1200, "height": 1064, "scale": 1}
+        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": area, "captureBeyondViewport": True})
+        PICTURE.write_bytes(with_text(base64.b64decode(taken["data"]), digest))
+    assert digest in PICTURE.read_bytes(), "The page has changed: run `make screenshot`, and commit the picture."
+    assert PICTURE.stat().st_size < 150_000
+
+
+def with_text(picture: bytes, text: bytes) -> bytes:
+    """Add a tEXt chunk before the last chunk of a PNG file, which has 12 bytes."""
+    chunk = b"tEXt" + text
+    return picture[:-12] + struct.pack(">I", len(text)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture[-12:]
