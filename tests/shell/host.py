@@ -263,12 +263,14 @@ class Host:
             directory.chmod(DIRECTORY_MODE)
         (self.path / "current").symlink_to(f"generations/{len(markers):06d}")
 
-    def steps(self, first: int = 1) -> range:
-        """The steps of a run, from ``first`` on, that are tried under this shell: with ``--full`` all of them.
+    def steps(self, first: int = 1, every: int = 4) -> range:
+        """Return the steps of a run, from ``first`` on, that are tried under this shell: with ``--full`` all of them.
 
-        Otherwise the shells share every fourth one.
+        :param every: otherwise the shells share each so many of them.
         """
-        return range(first, 99) if self.full else range(first + 4 * SHELLS.index(self.shell), 99, 4 * len(SHELLS))
+        if self.full:
+            return range(first, 99)
+        return range(first + every * SHELLS.index(self.shell), 99, every * len(SHELLS))
 
     @property
     def generations(self) -> list[str]:
