@@ -16,13 +16,10 @@ from sphinx.application import Sphinx
 GALAXY = yaml.safe_load((Path(__file__).resolve().parents[2] / "galaxy.yml").read_text())
 REPOSITORY = GALAXY["repository"]
 ANSIBLE = "https://docs.ansible.com/ansible/latest/"
-# The pages of Ansible that antsibull-docs refers to. Listed here, because a build must not need a network.
+BUILTIN = "ansible_collections.ansible.builtin."  # labels such as that of ansible.builtin.debug_module
+# Other pages of Ansible that antsibull-docs refers to. Listed here, because a build must not need a network.
 ANSIBLE_PAGES = {
     "action_plugins": "plugins/action.html",
-    "ansible_collections.ansible.builtin.debug_module": "collections/ansible/builtin/debug_module.html",
-    "ansible_collections.ansible.builtin.default_callback": "collections/ansible/builtin/default_callback.html",
-    "ansible_collections.ansible.builtin.extract_filter": "collections/ansible/builtin/extract_filter.html",
-    "ansible_collections.ansible.builtin.template_module": "collections/ansible/builtin/template_module.html",
     "ansible_configuration_settings": "reference_appendices/config.html",
     "callback_plugins": "plugins/callback.html",
     "common_return_values": "reference_appendices/common_return_values.html",
@@ -47,6 +44,9 @@ html_show_sphinx = False
 def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.TextElement) -> nodes.reference | None:
     """What is not here may be a page of Ansible's own documentation."""
     target = node["reftarget"]
+    if target.startswith(BUILTIN):
+        page = f"collections/ansible/builtin/{target.removeprefix(BUILTIN)}.html"
+        return nodes.reference("", "", content, refuri=ANSIBLE + page, internal=False)
     is_setting = node["reftype"] == "envvar" and target.startswith("ANSIBLE_")
     page = f"reference_appendices/config.html#envvar-{target}" if is_setting else ANSIBLE_PAGES.get(target)
     return nodes.reference("", "", content, refuri=ANSIBLE + page, internal=False) if page else None
