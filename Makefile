@@ -5,14 +5,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COLLECTIONS := .cache/ansible_collections/thingstream
-ENVIRONMENTS := $(patsubst tests/requirements/%.txt,.cache/venv/%/complete,$(filter-out %/tests.txt,$(wildcard tests/requirements/*.txt)))
 # One worker more than processors: tests wait for timers, and for each other's programs.
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help help-all setup environments gateways system-packages demo test test-full ci matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs screenshot argument-specs format clean eda execution-environment scaling slow-link profile awx
+.PHONY: help help-all setup environments gateways system-packages demo test test-full ci weekly matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs screenshot argument-specs format clean eda execution-environment scaling slow-link profile awx
 
 # `##` describes the targets that most people want, `#-` the others.
 help:
@@ -44,7 +43,7 @@ $(COLLECTIONS)/ztp:
 system-packages:
 	@tests/system-packages.sh
 
-environments: setup $(ENVIRONMENTS) .cache/awx/complete gateways #- Make beforehand what other targets make when they need it
+environments: setup .cache/venv/docs/complete .cache/venv/importer/complete .cache/awx/complete gateways #- Make what `test` and `ci` need
 
 gateways: setup system-packages
 	@$(BIN)/python tests/gateways/fleet.py base .cache/gateways
@@ -59,7 +58,7 @@ test: setup system-packages lint ## Run the linters and the tests
 unit: setup ## Run the tests that need nothing but Python and a shell
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit tests/model
 
-shell: setup system-packages ## Run the tests of the shell script, under dash, bash and BusyBox
+shell: setup system-packages ## Run the tests of the shell script, under dash and BusyBox
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/shell
 
 integration: setup system-packages ## Run the tests with simulator, gateways and consumers
@@ -77,8 +76,10 @@ test-faults-short: setup system-packages #- A selection of the same, in minutes
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults
 
 ci: ## Run what continuous integration runs after `make test`
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix release docs execution-environment awx eda
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix release docs awx
 	@$(MAKE) --no-print-directory test-faults-short
+
+weekly: test-full execution-environment eda #- Run what takes too long for every change
 
 matrix: system-packages #- Run ansible-test with the oldest and the newest ansible-core: main job, sanity
 	@$(PYTHON) tests/matrix/matrix.py

@@ -22,7 +22,7 @@ from typing import NoReturn
 import pytest
 from gateways import firmware
 from gateways.fleet import BASE
-from shell.host import SHELLS, Confinement, Host
+from shell.host import SHELLS, SHORT, Confinement, Host
 
 EVERY_APPLET = "every-applet"
 
@@ -44,7 +44,10 @@ def find_program() -> Callable[[str], str]:
     return program
 
 
-@pytest.fixture(scope="session", params=SHELLS)
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=() if name in SHORT else pytest.mark.full) for name in SHELLS],
+)
 def plain_host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A gateway with one shell, which is also the ``sh`` that commands call; it has no path yet."""
     name: str = request.param

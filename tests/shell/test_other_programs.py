@@ -54,7 +54,7 @@ def main_job(host: Host) -> None:
     assert not host.path.exists()
 
 
-@pytest.mark.parametrize("shell", ["mksh", "yash", "zsh", "ksh"])
+@pytest.mark.parametrize("shell", ["bash", "mksh", "yash", "zsh", "ksh"])
 def test_shells(host_with: Callable[..., Host], shell: str) -> None:
     main_job(host_with(shell))
 
