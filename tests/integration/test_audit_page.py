@@ -306,6 +306,7 @@ def test_it_prints_every_gateway(opened: Open, browser: Chrome, tmp_path: Path) 
     assert len(page.column(0)) == 100, "as before"
 
 
+@pytest.mark.full
 def test_ten_thousand_gateways(opened: Open) -> None:
     """Measured on two cores: 1 s until it is there, 0.1 s to sort or filter."""
     start = time.monotonic()

@@ -22,6 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "collections"
 
 
+@pytest.mark.full
 def test_the_installed_collection_provisions(
     installed: Path, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -122,7 +122,7 @@ exec ssh "$@"
 FIRST = {"before": ":", "after": 'ssh "$@"'}
 
 
-@pytest.mark.parametrize("when", FIRST)
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.full), "after"])
 def test_each_command_is_sent_twice(site: Site, when: str) -> None:
     """Looks, an installation, a renewal and a removal give the results of commands that were sent once."""
     place = site.work / "attempts"
@@ -334,6 +334,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.full
 def test_connections_that_are_refused(site: Site) -> None:
     """By name, and before any request; nothing listens where most of them lead."""
     names = {f"gw1-{name.rpartition('.')[2]}": name for name in REFUSED}

@@ -186,6 +186,7 @@ def test_an_environment_file_of_podman(podman: Podman) -> None:
             assert (values["THINGSTREAM_NTRIP_PASSWORD"] == password) == arrives, password
 
 
+@pytest.mark.full
 def test_a_container_is_a_gateway(box: Box, podman: Podman, simulator: RunningSimulator) -> None:
     """Over the connection plugin of containers.podman, which runs ``podman exec``; the container has no Python."""
     install = "/bin/busybox --install -s /bin && mkdir -p /etc && exec sleep 1000"

@@ -398,6 +398,7 @@ def platform_broker(simulator: RunningSimulator, token: str, tmp_path: Path) -> 
             publisher.communicate(timeout=10)
 
 
+@pytest.mark.full
 def test_ntrip_into_gpsd(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     with serving_any_login() as port:
         switches = {"host": "127.0.0.1", "port": port}

@@ -158,6 +158,7 @@ def test_what_is_found_is_shown_and_written_down(site: Site, simulator: RunningS
     assert simulator.requests() == []
 
 
+@pytest.mark.full
 def test_what_was_written_down_is_an_inventory_that_provisions_without_asking(
     site: Site, simulator: RunningSimulator
 ) -> None:
@@ -170,6 +171,7 @@ def test_what_was_written_down_is_an_inventory_that_provisions_without_asking(
     assert {entry["hardware_id"] for entry in simulator.requests()} == set(SERIALS.values())
 
 
+@pytest.mark.full
 def test_in_one_run_with_provisioning(site: Site, simulator: RunningSimulator) -> None:
     check = site.run(BOTH.format(options=""), "--check")
     assert check.values("action") == dict.fromkeys(HOSTS, "created"), check.output
@@ -200,6 +202,7 @@ def test_gateways_that_share_an_id_fail_before_any_request(
         assert site.report == {host: SERIALS[host] for host in ("gw1", "gw3")}
 
 
+@pytest.mark.full
 def test_an_id_that_is_written_down_is_compared_and_stays(site: Site, simulator: RunningSimulator) -> None:
     site.host_variables("gw1", thingstream_gateway_hardware_id=356938035643809)  # YAML makes a number of it
     site.serials({"gw2": "356938035643809", "gw1": "WHATEVER"})

@@ -129,6 +129,7 @@ def test_sources_that_cannot_be_used(site: Site, options: dict[str, Any], code: 
     assert not (site.work / "one").exists()
 
 
+@pytest.mark.full
 def test_a_production_line(site: Site) -> None:
     """Provision into an encrypted store without a gateway, then import from it without a platform."""
     token, _response = site.in_portal()

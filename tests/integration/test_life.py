@@ -135,6 +135,7 @@ def life(simulator: RunningSimulator, tmp_path: Path) -> Iterator[Life]:
     simulator.set_clock_offset(0)
 
 
+@pytest.mark.full
 def test_years_of_keys_and_certificates(life: Life) -> None:
     desired = life.desired(renew_before="10%")
     life.run(desired)
@@ -226,6 +227,7 @@ def test_credentials_without_a_date_that_the_platform_confirms(life: Life) -> No
     assert len(life.simulator.requests(hardware_id=str(life.directory))) == 4
 
 
+@pytest.mark.full
 def test_a_fleet_is_spread_over_its_days(life: Life) -> None:
     """The same day for one gateway, never the same day for all."""
     days: dict[str, int] = {}

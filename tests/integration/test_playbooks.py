@@ -100,7 +100,10 @@ ALL, NONE = dict.fromkeys(HOSTS, True), dict.fromkeys(HOSTS, False)
 # ---- a gateway that holds nothing ----
 
 
-@pytest.mark.parametrize("playbook", ["renew", "rotate", "retire", "audit", "provision"])
+@pytest.mark.parametrize(
+    "playbook",
+    ["rotate", "provision", *(pytest.param(name, marks=pytest.mark.full) for name in ("renew", "retire", "audit"))],
+)
 def test_nothing_is_made_where_nothing_is(site: Site, playbook: str) -> None:
     state = {"provision": ["-e", "thingstream_gateway_state=absent"]}.get(playbook, [])
     for arguments in (["--check", *state], state, ["--check", *state]):
@@ -164,6 +167,7 @@ def test_renew_sums_up_whatever_fails(site: Site) -> None:
     assert (summary["msg"]["renewed"], summary["msg"]["failed"]) == (0, 4)
 
 
+@pytest.mark.full
 def test_a_gateway_that_cannot_be_reached(site: Site) -> None:
     """It is counted as failed, and alone it does not stop a rotation."""
     assert site.run("provision").status == 0
@@ -417,6 +421,7 @@ def test_things_of_gateways_that_are_gone(site: Site) -> None:
     }
 
 
+@pytest.mark.full
 def test_things_stay_on_the_list_until_tasks_report_them(site: Site) -> None:
     """Tasks that fail; a question that nobody can answer; and one Thing reported, but not the one after it."""
     for force in (False, True, True):
@@ -547,6 +552,7 @@ def test_audit(site: Site) -> None:
     assert (entry["service"], entry["hardware_id"], entry["readable"]) == ("cloudlocate", "site-gw2", True)
 
 
+@pytest.mark.full
 def test_an_audit_compares_with_what_the_fleet_wants(site: Site) -> None:
     """Modes, owner, group and path of the inventory are no drift; other ones are."""
     wishes = {"directory_mode": "0751", "secret_mode": "0600", "owner": "consumer"}
@@ -605,6 +611,7 @@ def test_an_audit_that_cannot_read_the_spool(site: Site) -> None:
     assert "spool" in audited(site)["spool_error"]
 
 
+@pytest.mark.full
 def test_migration_from_mqtt_to_ntrip(site: Site, simulator: RunningSimulator) -> None:
     task = "Ensure credentials"
     mqtt = simulator.put_profile("mqtt", service="pointperfect", plan="mqtt")
@@ -653,6 +660,7 @@ false
 """
 
 
+@pytest.mark.full
 def test_the_connection_is_cut_right_after_the_switch(site: Site) -> None:
     """The health command itself ends the SSH session that it runs in; nobody but the gateway can go back."""
     assert site.run("provision").status == 0

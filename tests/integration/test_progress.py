@@ -50,6 +50,7 @@ def flat(lines: list[str], columns: int) -> str:
     return "".join(line.ljust(columns) for line in lines)
 
 
+@pytest.mark.full
 def test_a_fleet_at_a_terminal_and_then_in_a_file(inventory: Path, tmp_path: Path) -> None:
     environment = {**settings(tmp_path), **PROGRESS}
     with at_terminal(command(inventory), tmp_path, environment, columns=200) as terminal:

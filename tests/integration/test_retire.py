@@ -34,6 +34,7 @@ def tried(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path)
     return run
 
 
+@pytest.mark.full
 def test_a_thing_leaves_the_retirement_list_and_comes_back_by_a_rollback(tried: Any) -> None:
     assert tried("ztp")["action"] == "created"
     renewed = tried("ztp", force=True)

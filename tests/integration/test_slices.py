@@ -185,6 +185,7 @@ def counts(summary: Mapping[str, Any]) -> dict[str, int]:
     return {name: summary[name] for name in fleet_summary.COUNTS if summary[name]}
 
 
+@pytest.mark.full
 def test_slices_do_what_one_run_does(controller: Controller) -> None:
     """Provisioned, renewed with nothing due, cut anew and renewed by force; the slices share spool and caches."""
     whole, sliced = fleet(controller, "whole"), fleet(controller, "sliced")

@@ -136,6 +136,7 @@ def test_what_does_not_work_is_never_activated(gateway: Gateway, simulator: Runn
     assert gateway.spool == []
 
 
+@pytest.mark.full
 def test_a_certificate_that_a_broker_refuses_is_renewed_if_that_is_wanted(
     gateway: Gateway, simulator: RunningSimulator, tmp_path: Path
 ) -> None:
