@@ -36,11 +36,9 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def loads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Load]:
-    """The fleet small and large, and fewer of both unless it is in full."""
-    full = request.config.getoption("--full")
-    sizes, playbooks = ((100, 1000), ALL) if full else ((25, 75), ALL[:2])
-    return [load(gateways, playbooks, tmp_path_factory.mktemp(f"load-{gateways}")) for gateways in sizes]
+def loads(tmp_path_factory: pytest.TempPathFactory) -> list[Load]:
+    """Return the figures of a small and of a large fleet."""
+    return [load(gateways, ALL, tmp_path_factory.mktemp(f"load-{gateways}")) for gateways in (100, 1000)]
 
 
 def load(gateways: int, playbooks: Sequence[str], work: Path) -> Load:
@@ -54,6 +52,7 @@ def load(gateways: int, playbooks: Sequence[str], work: Path) -> Load:
     return Load(gateways, runs, platform)
 
 
+@pytest.mark.full
 def test_the_cost_of_a_gateway_does_not_grow(loads: list[Load], trials: Trial) -> None:
     """Further gateways cost no more than the first ones, beside whom the start of Ansible counts."""
     small, large = loads
@@ -67,6 +66,7 @@ def test_the_cost_of_a_gateway_does_not_grow(loads: list[Load], trials: Trial) -
                 assert further <= MAX_GROWTH * first / small.gateways, text
 
 
+@pytest.mark.full
 def test_the_memory_of_a_gateway_is_bounded(loads: list[Load], trials: Trial) -> None:
     small, large = loads
     for playbook, run in large.runs.items():
@@ -76,6 +76,7 @@ def test_the_memory_of_a_gateway_is_bounded(loads: list[Load], trials: Trial) ->
             assert more <= MEMORY_MIB_PER_GATEWAY
 
 
+@pytest.mark.full
 def test_the_platform_is_not_what_is_measured(loads: list[Load], trials: Trial) -> None:
     """The simulator responds in one thread, which is busy for a small part of a run."""
     for load in loads:

@@ -97,6 +97,7 @@ def _failed(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name, result in results.items() if result["status"] != "ok"]
 
 
+@pytest.mark.full
 def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial) -> None:
     """In the end, each gateway has its own Thing, the only one of its hardware ID, as without faults."""
     fleet = region("pointperfect")
@@ -130,6 +131,7 @@ def test_run_until_done(region: Callable[[str], Region], simulator: RunningSimul
     assert all(entry.delivered_at for entry in known)
 
 
+@pytest.mark.full
 def test_every_thing_is_accounted_for(
     region: Callable[[str], Region], simulator: RunningSimulator, trials: Trial
 ) -> None:
