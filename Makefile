@@ -5,8 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COLLECTIONS := .cache/ansible_collections/thingstream
-# More workers than processors: tests wait for timers, and for each other's programs.
-WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+# One worker more than processors: tests wait for timers, and for each other's programs.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
