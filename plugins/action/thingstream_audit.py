@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from os.path import realpath
 from typing import Any
@@ -15,7 +15,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_path
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import VARIABLES_ARGUMENTS, ZtpActionBase
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import raw_values, rendered_values
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import host_values, raw_values
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ProvisioningError
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet import audit_files
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.audit import Report, SpoolSurvey, fleet_report
@@ -84,36 +84,37 @@ class ActionModule(ZtpActionBase):
 
 @dataclass(frozen=True)
 class _Fleet:
-    """What the variables of the hosts have: results and hardware IDs by host, and all paths of spools."""
+    """Results, verifications and hardware IDs by host, and the paths of all spools."""
 
-    results: dict[str, Any] = field(default_factory=dict)
-    verifications: dict[str, Any] = field(default_factory=dict)
-    hardware_ids: dict[str, str] = field(default_factory=dict)
-    spool_paths: set[str] = field(default_factory=set)
+    results: Mapping[str, Any]
+    verifications: Mapping[str, Any]
+    hardware_ids: Mapping[str, str]
+    spool_paths: Iterable[str]
 
 
 def _read(task_vars: Mapping[str, Any], arguments: Mapping[str, Any]) -> _Fleet:
-    """Return what is known of the hosts of the play; their variables are read once."""
-    fleet, hostvars, prefix = _Fleet(), task_vars["hostvars"], arguments["variables_prefix"]
+    """Read the variables of the hosts of the play, once for each host."""
+    hostvars, prefix = task_vars["hostvars"], arguments["variables_prefix"]
+    results, verifications, hardware_ids, spool_paths = {}, {}, {}, set()
     for host in task_vars["ansible_play_hosts_all"]:
         # raw, because a gateway can put template expressions into its result
         raw = raw_values(hostvars, host)
-        fleet.results[host] = raw.get(arguments["results_from"])
+        results[host] = raw.get(arguments["results_from"])
         if arguments["verifications_from"]:
-            fleet.verifications[host] = raw.get(arguments["verifications_from"])
+            verifications[host] = raw.get(arguments["verifications_from"])
         if not prefix:
             continue
         names = [f"{prefix}hardware_id", f"{prefix}spool_path"]
         try:
-            hardware_id, spool_path = rendered_values(hostvars, host, raw, names)
+            hardware_id, spool_path = host_values(hostvars, host, names, raw)
             found = hardware_id_of(hardware_id, host)
         except (AnsibleError, ProvisioningError):
             continue  # without a usable one, nothing can be compared
         if found is not None:
-            fleet.hardware_ids[host] = found
+            hardware_ids[host] = found
         if isinstance(spool_path, str) and spool_path:
-            fleet.spool_paths.add(check_type_path(spool_path))
-    return fleet
+            spool_paths.add(check_type_path(spool_path))
+    return _Fleet(results, verifications, hardware_ids, spool_paths)
 
 
 def _incomplete(report: Report) -> dict[str, Any]:

@@ -17,7 +17,7 @@ NAME = "thingstream_summary"
 
 
 class ActionModule(ZtpActionBase):
-    """The action of ``thingstream_summary``. Templates that did the same took ten times as long."""
+    """The action of ``thingstream_summary``."""
 
     ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "results_from": {"type": "str", "required": True},

@@ -140,7 +140,7 @@ class ActionModule(ZtpActionBase):
     def _check_is_unique(self, prefix: str | None, desired: Desired, task_vars: Mapping[str, Any]) -> None:
         """Compare the hardware ID with those of all other hosts, which are known where they come from variables.
 
-        :param prefix: that of the variables.
+        :param prefix: the prefix of these variables, if the options come from variables.
         """
         if desired.hardware_id is None or not prefix:
             return

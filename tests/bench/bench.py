@@ -12,7 +12,6 @@ BENCH_GATEWAYS (50), BENCH_ROUNDS (5) and BENCH_HANDWRITTEN (1; 0 leaves the slo
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -26,8 +25,9 @@ from pathlib import Path
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT / "tests"))
+sys.path[0] = str(PROJECT / "tests")  # instead of this directory, whose bench.py is not the package
 
+from bench.scaling import TICKS_PER_SECOND, controller_cpu, controller_environment  # noqa: E402
 from gateways.fleet import EXIT_UNAVAILABLE, Fleet, Unavailable, fleet  # noqa: E402
 from simulator.client import RunningSimulator, start  # noqa: E402
 
@@ -36,7 +36,7 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 HANDWRITTEN = os.environ.get("BENCH_HANDWRITTEN", "1") != "0"
 PATH = "/etc/thingstream/pointperfect"
 BY_HAND = PROJECT / "tests" / "bench" / "handwritten" / "playbook.yml"
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+FORKS = 10
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,6 @@ def machine_cpu() -> float:
     """CPU seconds that all processors have worked since the machine started."""
     user, nice, system, _idle, _iowait, irq, softirq, *_rest = Path("/proc/stat").read_text().split()[1:9]
     return sum(map(int, (user, nice, system, irq, softirq))) / TICKS_PER_SECOND
-
-
-def controller_cpu() -> float:
-    """CPU seconds of all children that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def measure(command: list[str], environment: dict[str, str], log: Path) -> Figures:
@@ -78,13 +72,7 @@ def median(figures: list[Figures]) -> Figures:
 
 def bench(gateways: Fleet, simulator: RunningSimulator, work: Path) -> None:
     """Take all figures and print the table."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
-        "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
-        "ANSIBLE_HOME": str(work / "ansible"),
-        "ANSIBLE_FORKS": "10",
-        "ANSIBLE_PIPELINING": "1",
-    }
+    environment = controller_environment(work, FORKS)
     playbooks = write_playbooks(work)
     token = simulator.put_profile("bench", service="pointperfect", plan="mqtt")
 
@@ -170,7 +158,7 @@ def write_playbooks(work: Path) -> dict[str, str]:
 
 def show(rows: list[tuple[str, str, str, str, float]], medians: dict[str, Figures]) -> None:
     """Print the ratios, then the seconds they are made of."""
-    print(f"\n{GATEWAYS} gateways by SSH, forks 10, pipelining; {os.cpu_count()} processors")
+    print(f"\n{GATEWAYS} gateways by SSH, forks {FORKS}, pipelining; {os.cpu_count()} processors")
     print(
         "| run | against | CPU of the machine | wall time | CPU of the controller | goal |\n|---|---|---|---|---|---|"
     )

@@ -21,12 +21,13 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(PROJECT / "tests")  # instead of this directory, whose bench.py is not the package
 
-from bench.scaling import write_inventory  # noqa: E402
+from bench.scaling import controller_environment, write_inventory  # noqa: E402
 from simulator.client import start  # noqa: E402
 
 GATEWAYS = int(os.environ.get("PROFILE_GATEWAYS", "100"))
 ROWS = int(os.environ.get("PROFILE_ROWS", "40"))
 PROVISION = "thingstream.ztp.provision"
+FORKS = 10
 
 Function = tuple[str, int, str]  # file, line, name
 
@@ -48,16 +49,9 @@ class Profile:
 def run(playbook: str, inventory: Path, directory: Path) -> dict[str, Profile]:
     """Run a playbook; returns the profile of the main process and that of all workers."""
     directory.mkdir()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
-        "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
-        "ANSIBLE_HOME": str(directory / "ansible"),
-        "ANSIBLE_FORKS": "10",
-        "ANSIBLE_PIPELINING": "1",
-    }
     program = str(PROJECT / "tests" / "bench" / "profiled.py")
     command = [sys.executable, program, str(directory), "-i", str(inventory), playbook]
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command, env=controller_environment(directory, FORKS), stdout=subprocess.DEVNULL, check=True)
     return {
         "main process": Profile.read([directory / "main.pstats"]),
         "workers": Profile.read(sorted(directory.glob("worker-*.pstats"))),
@@ -86,7 +80,7 @@ def main() -> None:
         )
         run(PROVISION, inventory, work / "first")
         ours, floor = run(PROVISION, inventory, work / "again"), run(str(raw), inventory, work / "raw")
-        print(f"{GATEWAYS} gateways, forks 10")
+        print(f"{GATEWAYS} gateways, forks {FORKS}")
         for process, profile in ours.items():
             show(process, profile, floor[process])
 

@@ -44,6 +44,17 @@ def controller_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def controller_environment(work: Path, forks: int) -> dict[str, str]:
+    """Return the environment of a run that keeps its files in ``work``, without settings of the user."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+        "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
+        "ANSIBLE_HOME": str(work / "ansible"),
+        "ANSIBLE_FORKS": str(forks),
+        "ANSIBLE_PIPELINING": "1",
+    }
+
+
 @dataclass
 class Seen:
     """Of a process: its own CPU seconds, and the most memory in MiB that it had, alone and with its workers."""
@@ -117,14 +128,7 @@ def run(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -
     shell = place / "slow-shell"
     shell.write_text(f'#!/bin/sh\nsleep {answer}\nexec /bin/sh "$@"\n')
     shell.chmod(0o700)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
-        "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
-        "ANSIBLE_HOME": str(place / "ansible"),
-        "ANSIBLE_FORKS": str(forks),
-        "ANSIBLE_PIPELINING": "1",
-        **({"ANSIBLE_EXECUTABLE": str(shell)} if answer else {}),
-    }
+    environment = controller_environment(place, forks) | ({"ANSIBLE_EXECUTABLE": str(shell)} if answer else {})
     command = [f"{sys.prefix}/bin/ansible-playbook", "-i", str(inventory), f"thingstream.ztp.{playbook}"]
     command += [f"-ethingstream_report_directory={place}"] if playbook == "audit" else []
     seen, ended = Seen(), threading.Event()

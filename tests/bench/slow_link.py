@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import re
@@ -27,15 +28,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT / "tests"))
+sys.path[0] = str(PROJECT / "tests")  # instead of this directory, whose bench.py is not the package
 
+from bench.scaling import controller_environment  # noqa: E402
 from gateways.fleet import EXIT_UNAVAILABLE, Fleet, Unavailable, fleet  # noqa: E402
 from simulator.client import RunningSimulator, start  # noqa: E402
 
 GATEWAYS = int(os.environ.get("SLOW_GATEWAYS", "200"))
 ROUND_TRIP = int(os.environ.get("SLOW_ROUND_TRIP_MS", "600")) / 1000
 LOSS = float(os.environ.get("SLOW_LOSS", "0.01"))
-UNREACHABLE = float(os.environ.get("SLOW_UNREACHABLE", "0.05"))
+DEAD = math.ceil(float(os.environ.get("SLOW_UNREACHABLE", "0.05")) * GATEWAYS)  # the first ones never respond
 RUNS = os.environ.get("SLOW_RUNS", "10:10:no 25:10:no 50:10:no 100:10:no 100:30:no 100:30:yes 200:30:no").split()
 SEGMENT = 1400  # bytes
 RETRANSMISSION = ROUND_TRIP + 0.2  # seconds until a lost packet is sent again
@@ -112,7 +114,7 @@ def slow_links(gateways: Fleet) -> Iterator[Path]:
     known_hosts.write_text(keys + keys.replace(f"]:{port} ", f"]:{port + PORT_OFFSET} "))
     inventory = gateways.where / "slow.ini"
     inventory.write_text(text.replace(f"ansible_port={port}", f"ansible_port={port + PORT_OFFSET}"))
-    links = [Link(address, port, number < UNREACHABLE * len(addresses)) for number, address in enumerate(addresses)]
+    links = [Link(address, port, number < DEAD) for number, address in enumerate(addresses)]
     stop = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(serve(links, stop)))
     thread.start()
@@ -130,7 +132,7 @@ class Bench:
     work: Path
     simulator: RunningSimulator
 
-    def play(self, inventory: Path, playbook: str, environment: dict[str, str]) -> tuple[float, str]:
+    def play(self, inventory: Path, playbook: str, forks: int, **environment: str) -> tuple[float, str]:
         """Run a playbook; returns wall seconds and what Ansible prints."""
         variables = {
             "service": "cloudlocate",
@@ -143,16 +145,10 @@ class Bench:
         }
         given = [f"-ethingstream_gateway_{name}={value}" for name, value in variables.items()]
         command = [f"{sys.prefix}/bin/ansible-playbook", "-i", str(inventory), playbook, "--limit", "debian", *given]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        base = {
-            "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".cache"),
-            "ANSIBLE_HOME": str(self.work / "ansible"),
-            "ANSIBLE_PIPELINING": "1",
-        }
         begin = time.perf_counter()
         run = subprocess.run(
             command,
-            env={**inherited, **base, **environment},
+            env=controller_environment(self.work, forks) | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -169,7 +165,7 @@ def main() -> int:
         try:
             with start(work / "simulator") as simulator, fleet(work, debian=GATEWAYS) as gateways:
                 bench = Bench(work, simulator)
-                _seconds, output = bench.play(gateways.inventory, "thingstream.ztp.provision", {"ANSIBLE_FORKS": "10"})
+                _seconds, output = bench.play(gateways.inventory, "thingstream.ztp.provision", forks=10)
                 if output.count("changed=1") != GATEWAYS:
                     raise SystemExit(output[-2000:])
                 measure(bench, gateways)
@@ -181,9 +177,8 @@ def main() -> int:
 
 def measure(bench: Bench, gateways: Fleet) -> None:
     """Take turns with forks and timeouts, and print a row for each."""
-    dead = sum(number < UNREACHABLE * GATEWAYS for number in range(GATEWAYS))
     print(
-        f"{GATEWAYS} gateways, {dead} of them unreachable; round trip {ROUND_TRIP:.1f} s, loss {LOSS:.0%}; "
+        f"{GATEWAYS} gateways, {DEAD} of them unreachable; round trip {ROUND_TRIP:.1f} s, loss {LOSS:.0%}; "
         f"`renew`, nothing due; {os.cpu_count()} processors"
     )
     print("| forks | timeout, s | connections kept | wall time, s | unreachable |\n|---|---|---|---|---|")
@@ -191,14 +186,11 @@ def measure(bench: Bench, gateways: Fleet) -> None:
         for one in RUNS:
             forks, timeout, kept = one.split(":")
             persist = "600s" if kept == "yes" else "no"
-            environment = {
-                "ANSIBLE_FORKS": forks,
-                "ANSIBLE_TIMEOUT": timeout,
-                "ANSIBLE_SSH_ARGS": f"-o ControlMaster=auto -o ControlPersist={persist}",
-            }
+            ssh = f"-o ControlMaster=auto -o ControlPersist={persist}"
+            settings = {"ANSIBLE_TIMEOUT": timeout, "ANSIBLE_SSH_ARGS": ssh}
             if kept == "yes":
-                bench.play(inventory, "thingstream.ztp.renew", environment)
-            seconds, output = bench.play(inventory, "thingstream.ztp.renew", environment)
+                bench.play(inventory, "thingstream.ztp.renew", int(forks), **settings)
+            seconds, output = bench.play(inventory, "thingstream.ztp.renew", int(forks), **settings)
             unreachable = len(re.findall(r"unreachable=[1-9]", output))
             print(f"| {forks} | {timeout} | {kept} | {seconds:.0f} | {unreachable} |", flush=True)
 

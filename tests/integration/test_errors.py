@@ -4,25 +4,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.errors import ERROR_CODES
 from integration.ansible_run import Run, run_playbook, write_inventory
 from integration.error_cases import CASES, SOUND, host_variables, prepare
+from integration.patience import eventually
 from simulator.client import RunningSimulator
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def run(
-    running_simulator: RunningSimulator, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Run, RunningSimulator]]:
-    """One run over all cases, and one gateway without a problem among them."""
+@dataclass(frozen=True)
+class Finished:
+    """A run over all cases, and the given name of each request that reached the platform."""
+
+    run: Run
+    requests: list[str]
+
+
+# For the session, because a worker may take other tests between those of this file, and the cases can be set up once
+@pytest.fixture(scope="session")
+def finished(running_simulator: RunningSimulator, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Run all cases at once, and one gateway without a problem among them."""
     simulator, work = running_simulator, tmp_path_factory.mktemp("errors") / "work"
     prepare(work)
     simulator.clear_faults()
@@ -37,34 +43,33 @@ def run(
         "thingstream_gateway_allow_volatile": True,  # some systems have /tmp in memory
     }
     environment = {"ANSIBLE_CONNECTION_PLUGINS": str(PROJECT / "tests/integration/connection_plugins")}
-    yield run_playbook(work, write_inventory(work / "inventory.yml", hosts, common), environment=environment), simulator
+    run = run_playbook(work, write_inventory(work / "inventory.yml", hosts, common), environment=environment)
+    # a request is logged when the simulator has responded, which a client may not wait for
+    eventually(lambda: all(given_names(simulator).count(name) >= case.requests for name, case in CASES.items()))
     simulator.clear_faults()
+    return Finished(run, given_names(simulator))
+
+
+def given_names(simulator: RunningSimulator) -> list[str]:
+    return [entry["given_name"] for entry in simulator.requests()]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_problem_has_its_code(run: tuple[Run, RunningSimulator], name: str) -> None:
-    result, case = run[0].hosts[name], CASES[name]
+def test_each_problem_has_its_code(finished: Finished, name: str) -> None:
+    result, case = finished.run.hosts[name], CASES[name]
     assert result["status"] == "failed"
     assert (result.get("error_code"), result["changed"]) == (case.code, False), result
     assert case.says in result["msg"]
-    asked = requests_of(run[1], name)
-    if len(asked) < case.requests:  # logged when the simulator is through with it, which a client may not wait for
-        time.sleep(4)
-        asked = requests_of(run[1], name)
-    assert len(asked) == case.requests, asked
+    assert finished.requests.count(name) == case.requests
 
 
-def requests_of(simulator: RunningSimulator, name: str) -> list[dict[str, Any]]:
-    return [entry for entry in simulator.requests() if entry["given_name"] == name]
+def test_a_sound_gateway_is_not_stopped_by_the_others(finished: Finished) -> None:
+    assert finished.run.hosts["sound"]["action"] == "created"
+    assert finished.run.status == 2
 
 
-def test_a_sound_gateway_is_not_stopped_by_the_others(run: tuple[Run, RunningSimulator]) -> None:
-    assert run[0].hosts["sound"]["action"] == "created"
-    assert run[0].status == 2
-
-
-def test_messages_end_as_sentences_and_hold_no_response(run: tuple[Run, RunningSimulator]) -> None:
-    for result in run[0].hosts.values():
+def test_messages_end_as_sentences_and_hold_no_response(finished: Finished) -> None:
+    for result in finished.run.hosts.values():
         if result["status"] == "failed":
             assert result["msg"].rstrip()[-1] in ".)", result["msg"]
             assert len(result["msg"]) < 1200

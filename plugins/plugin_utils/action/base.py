@@ -196,8 +196,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
     def _variables(self, names: Iterable[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The variables with the prefix that are set, by their names without it.
 
-        Ansible compiles every expression of a task anew for every host; this costs nothing for what is not set, and
-        little for what is no expression.
+        Ansible compiles each template expression anew for every host, so constants are not templated.
         """
         prefix = self._task.args.get("variables_prefix")
         if not prefix:

@@ -67,23 +67,21 @@ def _identity(hostvars: Mapping[str, Any], host: str, prefix: str) -> tuple[str 
     return None if found is None or state == "absent" else (service, found)
 
 
-def host_values(hostvars: Mapping[str, Any], host: str, names: Sequence[str]) -> list[Any]:
+def host_values(
+    hostvars: Mapping[str, Any], host: str, names: Sequence[str], raw: Mapping[str, Any] | None = None
+) -> list[Any]:
     """Return variables of a host of the inventory, ``None`` for those that it does not have.
 
+    Only templates are rendered, because rendering takes milliseconds for each host.
+
+    :param raw: the ``raw_values`` of the host, if the caller has read them.
     :raises AnsibleError: if a template cannot be rendered.
     """
-    return rendered_values(hostvars, host, raw_values(hostvars, host), names)
-
-
-def rendered_values(hostvars: Mapping[str, Any], host: str, raw: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """Return the same from what ``raw_values`` returned. Only templates are rendered, because that takes long.
-
-    :raises AnsibleError: if a template cannot be rendered.
-    """
-    return [hostvars[host].get(name) if is_template(raw.get(name)) else raw.get(name) for name in names]
+    known = raw_values(hostvars, host) if raw is None else raw
+    return [hostvars[host].get(name) if is_template(known.get(name)) else known.get(name) for name in names]
 
 
 def raw_values(hostvars: Mapping[str, Any], host: str) -> Mapping[str, Any]:
-    """Return all variables of a host as they are written. This takes milliseconds: once for each of 10,000 hosts."""
+    """Return all variables of a host without rendering them. It takes milliseconds, so call it once for each host."""
     found: Mapping[str, Any] = hostvars.raw_get(host)  # type: ignore[attr-defined]
     return found

@@ -148,7 +148,7 @@ def _typed(name: str, option: Option, value: Any, host: str, full_name: str) -> 
 
 def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
-        return _plain_text(value)  # Ansible's validation copies its own kind of text slowly
+        return _plain_text(value)  # validation deep-copies it, which is slow for tagged text
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and name in _NUMBERS_AS_TEXT:
         return str(value)
