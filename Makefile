@@ -11,7 +11,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
 .DEFAULT_GOAL := help
-.PHONY: help help-all setup environments gateways system-packages demo test test-full ci weekly matrix matrix-full release addresses test-faults test-faults-short lint unit shell integration bench docs screenshot argument-specs format clean eda execution-environment scaling slow-link profile awx
+.PHONY: help help-all setup environments gateways system-packages demo test test-full ci weekly matrix matrix-full release tarball addresses test-faults test-faults-short lint unit shell integration bench docs screenshot argument-specs format clean eda execution-environment scaling slow-link profile awx
 
 # `##` describes the targets that most people want, `#-` the others.
 help:
@@ -43,7 +43,7 @@ $(COLLECTIONS)/ztp:
 system-packages:
 	@tests/system-packages.sh
 
-environments: setup .cache/venv/docs/complete .cache/venv/importer/complete .cache/awx/complete gateways #- Make what `test` and `ci` need
+environments: setup .cache/venv/docs/complete gateways #- Make what `test` and `ci` need
 
 gateways: setup system-packages
 	@$(BIN)/python tests/gateways/fleet.py base .cache/gateways
@@ -76,10 +76,10 @@ test-faults-short: setup system-packages #- A selection of the same, in minutes
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/faults
 
 ci: ## Run what continuous integration runs after `make test`
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix release docs awx
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target matrix tarball docs
 	@$(MAKE) --no-print-directory test-faults-short
 
-weekly: test-full execution-environment eda #- Run what takes too long for every change
+weekly: test-full matrix-full release awx execution-environment eda #- Run what takes too long for every change
 
 matrix: system-packages #- Run ansible-test with the oldest and the newest ansible-core: main job, sanity
 	@$(PYTHON) tests/matrix/matrix.py
@@ -87,7 +87,10 @@ matrix: system-packages #- Run ansible-test with the oldest and the newest ansib
 matrix-full: system-packages #- Run all of ansible-test with every supported ansible-core (a quarter of an hour)
 	@$(PYTHON) tests/matrix/matrix.py --check sanity --check units --check "main job"
 
-release: setup .cache/venv/importer/complete ## Build the tarball of the last commit in .cache/release, and test it
+release: tarball .cache/venv/importer/complete ## Build the tarball of the last commit in .cache/release, and test it
+	@$(BIN)/python -m pytest --quiet tests/release --full -k importer
+
+tarball: setup #- Do the same without the importer of Galaxy
 	@$(BIN)/python tests/release/build.py .cache/release
 	@$(BIN)/python -m pytest --quiet tests/release
 

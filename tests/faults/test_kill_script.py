@@ -132,7 +132,7 @@ def responses() -> list[dict[str, Any]]:
     return [spartn(pair, clientId=thing) for pair, thing in zip(pairs, (FIRST, SECOND), strict=True)]
 
 
-@pytest.mark.parametrize("plain_host", ["dash", "busybox"], indirect=True)
+@pytest.mark.parametrize("plain_host", [pytest.param("dash", marks=pytest.mark.full), "busybox"], indirect=True)
 @pytest.mark.parametrize("name", CHANGES)
 def test_killed_after_every_command(
     name: str,

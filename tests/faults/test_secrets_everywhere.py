@@ -372,6 +372,7 @@ LEAKY = """
 """
 
 
+@pytest.mark.full
 def test_a_leak_is_found_in_each_place(
     gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -27,7 +27,9 @@ SELECTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize(
+    "name", [name if "platform" in name else pytest.param(name, marks=pytest.mark.full) for name in SELECTIONS]
+)
 def test_the_simulator_keeps_to_its_schema(name: str, full: bool, trials: Trial, tmp_path: Path) -> None:
     with start(tmp_path / "simulator", key_pool=40 if full else 5) as simulator:
         tokens = {

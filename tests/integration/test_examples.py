@@ -460,6 +460,7 @@ def test_ntrip_into_a_container(machines: Fleet, simulator: RunningSimulator, tm
     assert started(machines, "gw5") == 1
 
 
+@pytest.mark.full
 def test_a_router_with_busybox(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     site = make_site(machines, simulator, tmp_path, "busybox-router", ["bb1", "bb2"], RTCM)
     for gateway in site.hosts.values():
@@ -478,6 +479,7 @@ def test_a_router_with_busybox(machines: Fleet, simulator: RunningSimulator, tmp
         assert thing["given_name"] == host.partition(".")[0]
 
 
+@pytest.mark.full
 def test_a_production_line(machines: Fleet, simulator: RunningSimulator, tmp_path: Path) -> None:
     site = make_site(machines, simulator, tmp_path, "production-line", ["gw3"], {"plan": "mqtt"})
     # the first half knows nothing of the gateways: their addresses are those of the example

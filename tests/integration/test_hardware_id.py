@@ -183,7 +183,7 @@ def test_in_one_run_with_provisioning(site: Site, simulator: RunningSimulator) -
     assert simulator.requests() == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["--check"]])
+@pytest.mark.parametrize("arguments", [[], pytest.param(["--check"], marks=pytest.mark.full)])
 def test_gateways_that_share_an_id_fail_before_any_request(
     site: Site, simulator: RunningSimulator, arguments: list[str]
 ) -> None:
@@ -276,6 +276,7 @@ def test_what_ansible_would_evaluate_reaches_no_inventory(site: Site) -> None:
     assert not (site.work / "evaluated").exists()
 
 
+@pytest.mark.full
 def test_a_modem_over_ssh(site: Site) -> None:
     """On the gateway without Python, and on one whose ModemManager never answers."""
     answers = {

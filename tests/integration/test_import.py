@@ -89,6 +89,7 @@ def test_files_of_the_portal_are_adopted_and_then_renewed(site: Site) -> None:
     assert site.record()["origin"] == "ztp"
 
 
+@pytest.mark.full
 def test_a_ucenter_file_that_is_encrypted(site: Site) -> None:
     token, _response = site.in_portal()
     first = site.run("provision", token=token, hardware_id=site.name, formats=["ucenter"])
@@ -168,6 +169,7 @@ def test_a_production_line(site: Site) -> None:
     assert site.simulator.requests() == []
 
 
+@pytest.mark.full
 def test_an_encrypted_response_is_decrypted_for_an_encrypted_store_only(site: Site) -> None:
     """A compromised gateway could hold the encrypted response of another one, and get it in clear by a repair."""
     token, _response = site.in_portal()

@@ -248,6 +248,7 @@ def test_mosquitto_with_certificates(things: Fleet, tmp_path: Path) -> None:
 # ---- MQTT with a password ----
 
 
+@pytest.mark.full
 def test_mosquitto_with_passwords(simulator: RunningSimulator, site: Site, tmp_path: Path) -> None:
     """CloudLocate over TLS: requests go out and responses come in; a removed user is refused."""
     work = tmp_path / "broker"

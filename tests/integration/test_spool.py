@@ -43,6 +43,7 @@ def attempt(simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Pat
     return Attempt(simulator, platform, tmp_path)
 
 
+@pytest.mark.full
 def test_an_answer_waits_for_a_field_map(attempt: Attempt, simulator: RunningSimulator) -> None:
     run = attempt.run()
     assert run.values("error_code") == {"one": "missing_field"}

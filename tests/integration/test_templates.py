@@ -222,6 +222,7 @@ def test_nothing_is_asked_with_a_template_that_cannot_be_read(gateway: Gateway, 
     assert simulator.requests() == []
 
 
+@pytest.mark.full
 def test_a_name_that_the_bundle_has(gateway: Gateway, simulator: RunningSimulator) -> None:
     """Known when it is rendered: the answer is kept, and a better name needs no further request."""
     gateway.write(good="x")

@@ -119,6 +119,7 @@ def test_the_version_is_the_same_everywhere(files: dict[str, bytes], tarball: Pa
     assert re.findall(r"^v(\S+)$", files["CHANGELOG.rst"].decode(), re.MULTILINE)[0] == VERSION
 
 
+@pytest.mark.full
 def test_the_importer_of_galaxy_accepts_the_tarball(tarball: Path, tmp_path: Path) -> None:
     """The importer exits with 0 even after errors."""
     (tmp_path / "home").mkdir()

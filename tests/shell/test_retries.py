@@ -170,7 +170,7 @@ def test_another_run_has_returned_to_what_was_in_use(host: Host) -> None:
 # ---- after a first attempt that was killed ----
 
 
-@pytest.mark.parametrize("hooks", [False, True], ids=["no-hooks", "hooks"])
+@pytest.mark.parametrize("hooks", [pytest.param(False, marks=pytest.mark.full), True], ids=["no-hooks", "hooks"])
 @every_act
 def test_the_first_attempt_was_killed_before_every_command(
     host: Host, consumer: Consumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hooks: bool

@@ -49,7 +49,7 @@ def run(*arguments: str | Path) -> Finished:
     return Finished(code, printed.getvalue())
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.full), signal.SIGKILL])
 def test_state_survives_a_restart(tmp_path: Path, how: signal.Signals) -> None:
     with client.start(tmp_path) as running:
         token = running.put_profile("kept", plan="mqtt")
