@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.base import ZtpActionBase
-from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import raw_values
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import registered
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.summary import summary
 
 NAME = "thingstream_summary"
@@ -29,7 +29,7 @@ class ActionModule(ZtpActionBase):
         """Return the summary, and the statistics that Ansible publishes."""
         waiting = set(task_vars["ansible_play_batch"]) if arguments["waiting"] else set()
         seen = [host for host in task_vars["ansible_play_hosts_all"] if host not in waiting]
-        results = (raw_values(task_vars["hostvars"], host).get(arguments["results_from"]) for host in seen)
+        results = (registered(task_vars["hostvars"], host, arguments["results_from"]) for host in seen)
         found = summary([result for result in results if result] + [{}] * len(waiting))
         return {
             "changed": False,

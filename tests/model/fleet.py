@@ -128,7 +128,7 @@ class Gateway(Rig):
 
     def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
         assert TOKEN.encode() not in standard_input
-        changes = b"request_command=install" in standard_input or command != "sh -s"
+        changes = b"request_command=install" in standard_input or command != "exec sh -s"
         if changes and self.fault == "unreachable before":
             raise GatewayUnreachable("no route.")
         output = run_locally(command, standard_input, secret)

@@ -117,7 +117,7 @@ class Host:
     :param path: where its bundle lives.
     :param user: the (uid, gid) that runs the commands, or ``None`` for whoever runs the tests.
     :param environment: more variables for the commands.
-    :param banner: what a login shell prints before anything else.
+    :param banner: what a login shell runs before the command, which it starts as a process of its own.
     :param terminal: whether line feeds arrive as they do from a terminal.
     :param killed_after: seconds after which every process of the command gets SIGKILL.
     :param deaf_after: seconds after which nobody reads what the command prints.
@@ -145,7 +145,7 @@ class Host:
         user = None if self.confinement else self.user  # it becomes that user once its namespace is made
         with (
             subprocess.Popen(
-                self.command_line(self.banner + command),
+                self.command_line(f"{self.banner}({command})" if self.banner else command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

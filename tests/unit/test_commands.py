@@ -44,7 +44,7 @@ def test_a_look_sends_the_script_on_standard_input() -> None:
     connection = Connection(framed(*installed()))
     commands.look(connection, "/etc/it's $(here)/x", "some'one", None)
     ((command, standard_input, secret),) = connection.sent
-    assert (command, secret) == ("sh -s", False)
+    assert (command, secret) == ("exec sh -s", False)
     text = standard_input.decode()
     assert text.startswith("request_command=look\nrequest_path='/etc/it'\"'\"'s $(here)/x'\n")
     assert "request_owner='some'\"'\"'one'\n" in text
@@ -84,7 +84,7 @@ def test_a_look_at_generations_reads_every_path_and_every_generation() -> None:
         {},
     )
     ((command, standard_input, secret),) = connection.sent
-    assert (command, secret) == ("sh -s", False)
+    assert (command, secret) == ("exec sh -s", False)
     assert standard_input.decode().startswith(f"set -- {PATH} /etc/other\n")
 
 
@@ -190,7 +190,7 @@ def test_nothing_long_and_no_secret_is_in_a_command() -> None:
     for command, _standard_input, _secret in connection.sent:
         assert len(command) < 4096
         assert_no_secret(command)
-    assert connection.sent[1][0] == "sh -s"
+    assert connection.sent[1][0] == "exec sh -s"
 
 
 HOSTILE = f'it\'s $(id) `id`; "{MQTT_PASSWORD}"\nrequest_path=/etc\n' + "x" * 10_000
@@ -352,7 +352,7 @@ def test_set_attributes_names_the_modes_and_not_the_content() -> None:
     connection = Connection(framed("attributes_set 000002"))
     assert commands.set_attributes(connection, STATE, MODES, CHANGE) == "000002"
     ((command, standard_input, secret),) = connection.sent
-    assert (command, secret) == ("sh -s", False)
+    assert (command, secret) == ("exec sh -s", False)
     assert b"request_command=set_attributes\n" in standard_input
     assert MQTT_PASSWORD.encode() not in standard_input
 
@@ -372,7 +372,7 @@ def test_a_roll_back_names_its_target_with_modes_and_digests_and_no_content() ->
     connection = Connection(framed("rolled_back 000001"))
     assert roll_back(connection) == "000001"
     ((command, standard_input, secret),) = connection.sent
-    assert (command, secret) == ("sh -s", False)
+    assert (command, secret) == ("exec sh -s", False)
     assert MQTT_PASSWORD.encode() not in standard_input
     request = request_of(standard_input.decode())
     assert {name: request[name] for name in ("command", "path", "current", "target", "keep", "nonce")} == {
@@ -415,7 +415,7 @@ def test_a_history_is_written_without_any_file() -> None:
     connection = Connection(framed("history_written"))
     commands.write_history(connection, STATE, replace(CHANGE, history='{"things": []}'))
     ((command, standard_input, secret),) = connection.sent
-    assert (command, secret) == ("sh -s", False)
+    assert (command, secret) == ("exec sh -s", False)
     request = request_of(standard_input.decode())
     assert (request["command"], request["history"], request["files"]) == ("write_history", '{"things": []}', "")
     for lines, code in ((("nothing",), "gateway_unsupported"), (("failed permission x",), "permission")):

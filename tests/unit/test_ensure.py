@@ -83,7 +83,7 @@ def test_the_second_run_does_nothing(tmp_path: Path, service: str, response: dic
     before = tree(tmp_path)
     outcome = rig.present(token=None)
     assert (outcome.action, outcome.reason, outcome.changed, outcome.generation) == ("none", "none", False, "000001")
-    assert rig.commands == ["sh -s"], "one round trip when nothing is due"
+    assert rig.commands == ["exec sh -s"], "one round trip when nothing is due"
     assert tree(tmp_path) == before
 
 
@@ -685,7 +685,7 @@ def test_check_mode_changes_nothing(
     outcome = installed.present(check_mode=True, **changes)
     assert (outcome.action, outcome.reason, outcome.changed) == (action, reason, action != "none")
     assert tree(installed.root) == before
-    assert installed.commands == ["sh -s"] * looks
+    assert installed.commands == ["exec sh -s"] * looks
 
 
 def test_check_mode_of_a_first_run(rig: Rig) -> None:

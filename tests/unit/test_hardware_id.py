@@ -372,7 +372,7 @@ def test_one_command_that_asks_for_what_was_wanted() -> None:
     found = hardware_id.discover(execute, ["mac", "modem_imei", "mac"])
     assert [(one.source, one.value) for one in found] == [("mac", "b8:27:eb:01:02:03"), ("modem_imei", None)]
     ((command, text, secret),) = sent
-    assert command == "sh -s"
+    assert command == "exec sh -s"
     assert text.startswith(
         b"request_command=identify\nrequest_sources='mac modem_imei'\nrequest_root=''\nrequest_seconds=10\n"
     )

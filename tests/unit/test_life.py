@@ -300,7 +300,7 @@ def test_a_bare_gateway_is_left_alone_where_create_is_false(rig: Rig, check_mode
     before = tree(rig.root)
     outcome = rig.present(check_mode=check_mode, create=False, force=True, token=None)
     assert (outcome.action, outcome.reason, outcome.changed, outcome.thing) == ("none", "absent", False, None)
-    assert rig.commands == ["sh -s"]
+    assert rig.commands == ["exec sh -s"]
     assert tree(rig.root) == before
 
 
@@ -541,12 +541,12 @@ def test_the_thing_of_an_outdated_response_is_retired_once(locate: Rig) -> None:
     generation = tree(locate.current.resolve())
     outcome = locate.present()
     assert (outcome.action, outcome.changed) == ("none", False)
-    assert locate.commands == ["sh -s"] * 2, "a look and the history"
+    assert locate.commands == ["exec sh -s"] * 2, "a look and the history"
     assert locate.retired_ids == ["device:0"]
     assert tree(locate.current.resolve()) == generation
     locate.assert_in_order()
     locate.present()
-    assert locate.commands == ["sh -s"]
+    assert locate.commands == ["exec sh -s"]
 
 
 def test_an_outdated_response_does_not_bring_back_a_known_thing(locate: Rig) -> None:
@@ -597,7 +597,7 @@ def test_an_outdated_response_that_names_no_thing_stays_where_a_request_creates_
     file = outdate(locate, response, days=-1)
     before = tree(locate.path)
     assert locate.present().action == "none"
-    assert locate.commands == ["sh -s"]
+    assert locate.commands == ["exec sh -s"]
     assert (files_in_spool(locate), tree(locate.path)) == ([file], before)
     locate.present(device(2), force=True)
     assert (files_in_spool(locate), locate.retired_ids) == ([file], ["device:1"])

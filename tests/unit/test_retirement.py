@@ -37,7 +37,7 @@ def named(*numbers: int) -> list[dict[str, str]]:
 def test_a_marked_thing_leaves_the_list(thrice: Rig, things: list[dict[str, str]], left: list[str]) -> None:
     generation = tree(thrice.current.resolve())
     outcome = thrice.retire(*things)
-    assert thrice.commands == ["sh -s"] * 2, "a look and the history"
+    assert thrice.commands == ["exec sh -s"] * 2, "a look and the history"
     assert (outcome.action, outcome.reason, outcome.changed) == ("retired", "retired", True)
     assert (outcome.generation, outcome.before is not None) == ("000003", True)
     assert outcome.thing is not None
@@ -140,7 +140,7 @@ def test_check_mode_changes_nothing(thrice: Rig) -> None:
     before = tree(thrice.root)
     predicted = thrice.retire(*named(1), check_mode=True)
     assert tree(thrice.root) == before
-    assert thrice.commands == ["sh -s"]
+    assert thrice.commands == ["exec sh -s"]
     assert predicted == thrice.retire(*named(1))
 
 

@@ -57,7 +57,7 @@ def test_a_rollback(thrice: Rig, generation: str | None, chosen: str, retired: l
     assert outcome.before["client_id"] == before["client_id"]
     assert outcome.thing is not None
     assert outcome.thing["client_id"] == f"device:{chosen[-1]}" == thrice.record["client_id"]
-    assert thrice.commands == ["sh -s"] * 2, "a look and a switch"
+    assert thrice.commands == ["exec sh -s"] * 2, "a look and a switch"
     assert [entry["client_id"] for entry in outcome.thing["retired"]] == retired == thrice.retired_ids
     assert {Path(file["path"]).name for file in outcome.files} == {entry.name for entry in thrice.current.iterdir()}
     assert thrice.generations == ["000001", "000002", "000003"]
@@ -73,7 +73,7 @@ def test_a_second_run_finds_nothing_to_do(thrice: Rig, generation: str | None) -
     assert (outcome.action, outcome.reason, outcome.changed) == ("none", "none", False)
     assert outcome.thing is not None
     assert outcome.thing["client_id"] == in_use
-    assert thrice.commands == ["sh -s"]
+    assert thrice.commands == ["exec sh -s"]
     assert tree(thrice.root) == before
 
 
@@ -248,7 +248,7 @@ def test_check_mode_changes_nothing(thrice: Rig, generation: str | None) -> None
     before = tree(thrice.root)
     predicted = thrice.roll_back(generation, check_mode=True)
     assert tree(thrice.root) == before
-    assert thrice.commands == ["sh -s"]
+    assert thrice.commands == ["exec sh -s"]
     done = thrice.roll_back(generation)
     assert predicted == done
 

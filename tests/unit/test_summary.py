@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.thingstream.ztp.plugins.action.thingstream_summary import published
+from ansible_collections.thingstream.ztp.plugins.plugin_utils.action.inventory import registered
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.fleet.summary import summary, total
 
 
@@ -77,3 +79,13 @@ def test_what_a_job_of_awx_publishes() -> None:
         "thingstream_summary_8": found,
     }
     assert published(found, {"awx_job_id": 7, "thingstream_summary_7": {}})["thingstream_summary_7"] == found
+
+
+def test_what_a_task_has_registered_is_found_however_ansible_keeps_it() -> None:
+    variables = {"one": {"registered": result("none")}, "two": {}}
+    store = SimpleNamespace(_nonpersistent_fact_cache={"one": variables["one"]})
+    kept = SimpleNamespace(_variable_manager=store, raw_get=None)
+    elsewhere = SimpleNamespace(raw_get=variables.get)
+    for hostvars in (kept, elsewhere):
+        assert registered(hostvars, "one", "registered") == result("none")  # type: ignore[arg-type]
+        assert registered(hostvars, "two", "registered") is None  # type: ignore[arg-type]

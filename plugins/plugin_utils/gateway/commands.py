@@ -237,7 +237,7 @@ def run_script(execute: Execute, script: str, secret: bool = False, **values: st
 
 
 def _run(execute: Execute, text: str, *, secret: bool = False) -> list[str]:
-    status, output, complaint = execute("sh -s", text.encode(), secret)
+    status, output, complaint = execute("exec sh -s", text.encode(), secret)
     lines = protocol.output_lines(output)
     protocol.require_success(lines, status, complaint)
     return lines

@@ -87,7 +87,7 @@ print_identity() {
         case $key in
             Uid:) user=$second ;;
             Gid:) primary=$second ;;
-            Groups:) groups="$first $second $rest" ;;
+            Groups:) groups="$first $second $rest" && break ;; # shells read single bytes, and the rest is long
         esac
     done <"/proc/$$/status"
     if [ -z "$user" ] || [ -z "$primary" ]; then
