@@ -84,8 +84,8 @@ def host_values(
 def registered(hostvars: Mapping[str, Any], host: str, name: str) -> Any:
     """Return what a task has registered on a host, ``None`` for a host without it.
 
-    Ansible itself returns all variables of a host or none, which takes 2 ms for each host. Its store of results has been
-    in this place since ansible-core 2.16; a later one may keep it elsewhere.
+    Ansible itself returns all variables of a host or none, which takes 2 ms for each host. Its store of results is in
+    this place since ansible-core 2.16; a later one may keep it elsewhere.
     """
     try:
         return hostvars._variable_manager._nonpersistent_fact_cache.get(host, {}).get(name)  # type: ignore[attr-defined]
