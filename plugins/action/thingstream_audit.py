@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -41,6 +42,8 @@ class ActionModule(ZtpActionBase):
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Build the report, and write its files where there is a directory; in check mode only build it."""
+        # This process ends with the task. Until then, garbage collection would search the variables of the whole fleet.
+        gc.disable()
         fleet = _read(task_vars, arguments)
         inventory = Inventory(frozenset(task_vars["groups"]["all"]), fleet.hardware_ids)
         spool = self._survey({realpath(path) for path in (arguments["spool_path"], *fleet.spool_paths)})

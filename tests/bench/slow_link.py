@@ -60,7 +60,7 @@ class Link:
             await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # kept connections are open until the relay ends
             if self.dead:
                 await reader.read()  # what is sent gets no response
                 return

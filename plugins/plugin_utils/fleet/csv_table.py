@@ -28,16 +28,21 @@ def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    writer.writerows(_line([_text(row.get(name)) for name in columns]) for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return value
     if isinstance(value, (list, tuple)):
-        value = " ".join(value)
-    if isinstance(value, bool):
-        value = str(value).lower()
-    text = str(value)
-    return _FORMULA.sub(r"'\g<0>", text) if _FORMULA.search(text) else text  # sub alone takes twice as long
+        return " ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _line(cells: Sequence[str]) -> Sequence[str]:
+    if not _FORMULA.search("\n".join(cells)):  # one search for the line, because hardly any has a formula
+        return cells
+    return [_FORMULA.sub(r"'\g<0>", cell) for cell in cells]

@@ -112,14 +112,15 @@ def gateway_rows(
         if bundles is None:
             rows.append(_unseen_row(host, result))
         else:
-            rows += _with_verification(_rows(host, own, bundles, by_place, now), verifications.get(host))
+            of_host = _rows(host, own, bundles, by_place, now)
+            verification = verifications.get(host)
+            rows += _with_verification(of_host, verification) if verification else of_host
     return rows
 
 
-def _with_verification(rows: Sequence[GatewayRow], result: Mapping[str, Any] | None) -> list[GatewayRow]:
+def _with_verification(rows: Sequence[GatewayRow], result: Mapping[str, Any]) -> list[GatewayRow]:
     """Return the rows of a gateway; the one whose path was verified, or the only one, says how that went."""
-    text = verification_text(result or {})
-    path = (result or {}).get("path")
+    text, path = verification_text(result), result.get("path")
     return [
         replace(row, verification=text) if text and (row.path == path if path else len(rows) == 1) else row
         for row in rows

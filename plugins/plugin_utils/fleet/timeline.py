@@ -7,6 +7,7 @@ Private to the collection.
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -49,9 +50,7 @@ def _periods(rows: Sequence[GatewayRow], now: str, starts: Sequence[date]) -> li
 
 def _period(when: str, labels: Sequence[str]) -> str:
     """Return the label of the period that a date is in."""
-    if when >= labels[-1]:
-        return "later"
-    return next(label for label in reversed(labels) if when >= label)
+    return "later" if when >= labels[-1] else labels[bisect.bisect_right(labels, when) - 1]
 
 
 def _weeks(now: datetime) -> list[date]:
