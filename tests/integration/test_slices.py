@@ -233,12 +233,14 @@ def test_more_slices_than_gateways(controller: Controller) -> None:
 
 def test_an_empty_slice_succeeds(controller: Controller) -> None:
     """Of every playbook, one after the other in one job."""
-    names = sorted(path.stem for path in (PROJECT / "playbooks").glob("*.yml"))
+    playbooks = sorted((PROJECT / "playbooks").glob("*.yml"))
+    names = [path.stem for path in playbooks]
+    plays = sum(len(yaml.safe_load(path.read_text())) for path in playbooks)
     every = controller.work / "every.yml"
     every.write_text(yaml.safe_dump([{"ansible.builtin.import_playbook": f"thingstream.ztp.{name}"} for name in names]))
     (job,) = controller.run("empty", str(every), 1, {})
     assert (job.status, job.summary, list(job.results)) == (0, None, [])
-    assert (job.private / "artifacts" / "it" / "stdout").read_text().count("no hosts matched") == len(names)
+    assert (job.private / "artifacts" / "it" / "stdout").read_text().count("no hosts matched") == plays
 
 
 def test_failures_are_counted_in_their_slice(controller: Controller) -> None:
