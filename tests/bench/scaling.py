@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures what sizes a fleet: what a gateway costs the controller, and what forks gain where gateways answer slowly.
+"""Measures what sizes a fleet: what a gateway costs the controller, and what forks gain where gateways respond slowly.
 
 Gateways are directories on this machine, so that there can be many; a shell that sleeps first stands for a slow line.
 For each run: wall time, CPU of all processes, CPU of Ansible's main process, which alone cannot be divided among
 processors, and the peak memory of all processes (proportional share). CPU and memory hardly depend on what else the
 machine does; wall times do.
 
-SCALING_GATEWAYS (100) and SCALING_RUNS change the size; a run is `playbook:forks:seconds until a gateway answers`, and
+SCALING_GATEWAYS (100) and SCALING_RUNS change the size; a run is `playbook:forks:seconds until a gateway responds`, and
 `:slices` after it cuts the fleet as AWX does, into jobs that run one for each processor at a time.
 """
 
@@ -107,11 +107,11 @@ def resident(process: Path) -> float:
     return int((process / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(playbook: str, forks: int, answer: float, inventories: list[Path], work: Path) -> Measured:
-    """Run a playbook for each inventory; each gateway answers after ``answer`` seconds."""
+def measure(playbook: str, forks: int, delay: float, inventories: list[Path], work: Path) -> Measured:
+    """Run a playbook for each inventory; each gateway responds after ``delay`` seconds."""
     before, begin = controller_cpu(), time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = list(pool.map(lambda inventory: run(playbook, forks, answer, inventory, work), inventories))
+        jobs = list(pool.map(lambda inventory: run(playbook, forks, delay, inventory, work), inventories))
     return Measured(
         wall=time.perf_counter() - begin,
         cpu=controller_cpu() - before,
@@ -121,14 +121,14 @@ def measure(playbook: str, forks: int, answer: float, inventories: list[Path], w
     )
 
 
-def run(playbook: str, forks: int, answer: float, inventory: Path, work: Path) -> Seen:
+def run(playbook: str, forks: int, delay: float, inventory: Path, work: Path) -> Seen:
     """Run a playbook in a directory of its own below ``work``."""
     place = work / f"{playbook}-{inventory.stem}"
     place.mkdir(exist_ok=True)
     shell = place / "slow-shell"
-    shell.write_text(f'#!/bin/sh\nsleep {answer}\nexec /bin/sh "$@"\n')
+    shell.write_text(f'#!/bin/sh\nsleep {delay}\nexec /bin/sh "$@"\n')
     shell.chmod(0o700)
-    environment = controller_environment(place, forks) | ({"ANSIBLE_EXECUTABLE": str(shell)} if answer else {})
+    environment = controller_environment(place, forks) | ({"ANSIBLE_EXECUTABLE": str(shell)} if delay else {})
     command = [f"{sys.prefix}/bin/ansible-playbook", "-i", str(inventory), f"thingstream.ztp.{playbook}"]
     command += [f"-ethingstream_report_directory={place}"] if playbook == "audit" else []
     seen, ended = Seen(), threading.Event()
@@ -159,7 +159,7 @@ def write_inventories(simulator: RunningSimulator, work: Path, gateways: int, sl
 
 
 def write_inventory(simulator: RunningSimulator, work: Path, gateways: int) -> Path:
-    """An inventory of gateways that hold nothing, with CloudLocate, whose answers cost the platform no time."""
+    """An inventory of gateways that hold nothing, with CloudLocate, whose responses cost the platform no time."""
     common = {
         "service": "cloudlocate",
         "token": simulator.put_profile("scaling", service="cloudlocate"),
@@ -183,18 +183,18 @@ def main() -> None:
     """Start the platform, run everything, stop it."""
     with tempfile.TemporaryDirectory(prefix="ztp-scaling-") as name, start(Path(name) / "simulator") as simulator:
         print(f"{os.cpu_count()} processors; CPU per gateway, memory of the job, and how busy the simulator was")
-        columns = ["gateways", "playbook", "forks", "slices", "answer, s", "wall, s", "CPU, ms", "main, ms"]
+        columns = ["gateways", "playbook", "forks", "slices", "delay, s", "wall, s", "CPU, ms", "main, ms"]
         columns += ["memory, MiB", "simulator"]
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
         for one in RUNS:
-            playbook, forks, answer, *sliced = one.split(":")
+            playbook, forks, delay, *sliced = one.split(":")
             slices = int(sliced[0]) if sliced else 1
             inventories = write_inventories(simulator, Path(name), GATEWAYS, slices)
             before = cpu_of(simulator.process.pid)
-            taken = measure(playbook, int(forks), float(answer), inventories, Path(name))
+            taken = measure(playbook, int(forks), float(delay), inventories, Path(name))
             busy = (cpu_of(simulator.process.pid) - before) / taken.wall
             each = 1000 / GATEWAYS
-            cells = [GATEWAYS, playbook, forks, slices, answer, f"{taken.wall:.1f}", f"{taken.cpu * each:.0f}"]
+            cells = [GATEWAYS, playbook, forks, slices, delay, f"{taken.wall:.1f}", f"{taken.cpu * each:.0f}"]
             cells += [f"{taken.main * each:.0f}", f"{taken.memory:.0f}", f"{busy:.0%}"]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 

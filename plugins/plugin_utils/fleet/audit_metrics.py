@@ -7,7 +7,6 @@ Private to the collection.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +16,6 @@ from .audit import Report
 from .gateway_rows import UNSEEN, GatewayRow
 
 Sample = tuple[str, float]  # labels and value
-
-_ESCAPED = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
-_SPECIAL = re.compile(r'[\\"\n]')
 
 
 @dataclass(frozen=True)
@@ -109,4 +105,4 @@ def _lines(metric: Metric) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    return _SPECIAL.sub(lambda found: _ESCAPED[found[0]], text) if _SPECIAL.search(text) else text
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

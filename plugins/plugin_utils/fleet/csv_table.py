@@ -28,7 +28,7 @@ def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
-    writer.writerows(_line([_text(row.get(name)) for name in columns]) for row in rows)
+    writer.writerows(_without_formulas([_text(row.get(name)) for name in columns]) for row in rows)
     return text.getvalue()
 
 
@@ -42,7 +42,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _line(cells: Sequence[str]) -> Sequence[str]:
+def _without_formulas(cells: Sequence[str]) -> Sequence[str]:
     if not _FORMULA.search("\n".join(cells)):  # one search for the line, because hardly any has a formula
         return cells
     return [_FORMULA.sub(r"'\g<0>", cell) for cell in cells]

@@ -17,7 +17,7 @@ MAX_IN_SENTENCE = 10  # names
 
 def clean(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row whose values are bounded texts, bounded lists of texts, booleans or ``None``."""
-    return {name: None if value is None else _clean(value) for name, value in values.items()}
+    return {name: _clean(value) for name, value in values.items()}
 
 
 def _clean(value: object) -> object:
@@ -36,7 +36,7 @@ def one_line(value: object) -> str | None:
     """Return a text as one line of printable characters; ``None`` for any other value."""
     if not isinstance(value, str):
         return None
-    # most are that already; of all blanks, only the space is printable
+    # Most values are clean already. The space is the only printable white space.
     if len(value) <= MAX_TEXT and value.isprintable() and "  " not in value and value == value.strip():
         return str.__str__(value)
     line = value[: 4 * MAX_TEXT]

@@ -87,7 +87,10 @@ print_identity() {
         case $key in
             Uid:) user=$second ;;
             Gid:) primary=$second ;;
-            Groups:) groups="$first $second $rest" && break ;; # shells read single bytes, and the rest is long
+            Groups:)
+                groups="$first $second $rest"
+                break # a shell reads byte by byte, and the rest of the file is long
+                ;;
         esac
     done <"/proc/$$/status"
     if [ -z "$user" ] || [ -z "$primary" ]; then
