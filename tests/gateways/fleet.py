@@ -381,13 +381,14 @@ def _address(network: str, number: int) -> str:
 def _start(base: Path, where: Path, gateways: list[Gateway]) -> None:
     control = _make_control_directory(where)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(where / "id")], check=True)
-    port = _free_port([gateway.address for gateway in gateways], int(os.environ.get("FLEET_PORT", "2222")))
-    _write_ssh_config(where, gateways, port)
-    _write_inventory(where, gateways, port, control)
-    pids = {gateway: _spawn(base, where, gateway, port) for gateway in gateways}
-    deadline = time.monotonic() + START_TIMEOUT
-    for gateway, pid in pids.items():
-        _await_server(where / gateway.name / "log", KINDS[gateway.kind].ready, pid, deadline)
+    with _one_at_a_time():  # a port is free until its server listens
+        port = _free_port([gateway.address for gateway in gateways], int(os.environ.get("FLEET_PORT", "2222")))
+        _write_ssh_config(where, gateways, port)
+        _write_inventory(where, gateways, port, control)
+        pids = {gateway: _spawn(base, where, gateway, port) for gateway in gateways}
+        deadline = time.monotonic() + START_TIMEOUT
+        for gateway, pid in pids.items():
+            _await_server(where / gateway.name / "log", KINDS[gateway.kind].ready, pid, deadline)
     with (where / "known_hosts").open("w") as known_hosts:
         for gateway in gateways:
             public = where / gateway.name / "own/etc/ssh/ssh_host_ed25519_key.pub"
@@ -401,6 +402,14 @@ def _make_control_directory(where: Path) -> Path:
     else:
         control.symlink_to(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))
     return control.resolve()
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait until no other fleet of this machine is between the choice of its port and its start."""
+    with Path(tempfile.gettempdir(), "thingstream-fleet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _free_port(addresses: list[str], first: int) -> int:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,21 @@ def test_every_gateway_answers_by_its_name(gateways: Fleet) -> None:
     output = ansible(gateways, "gateways", "-m", "ansible.builtin.raw", "-a", "uname -n", "--one-line")
     for name in ("gw1", "gw2", "bb1"):
         assert f"{name} | CHANGED | rc=0 | (stdout) {name}" in output
+
+
+def test_fleets_that_start_at_the_same_time(tmp_path: Path) -> None:
+    """Each gets a port of its own, as each worker of a test run needs it."""
+    count = 4
+    start, all_up = threading.Barrier(count, timeout=180), threading.Barrier(count, timeout=180)
+
+    def run(number: int) -> str:
+        start.wait()
+        with fleet(tmp_path / str(number), debian=2) as running:
+            all_up.wait()
+            return running.ssh("gw2", "echo reached").stdout
+
+    with ThreadPoolExecutor(count) as pool:
+        assert list(pool.map(run, range(count))) == ["reached\n"] * count
 
 
 def test_debian_gateways_run_modules_and_sudo(gateways: Fleet) -> None:

@@ -106,6 +106,14 @@ def test_a_forced_terminal_ends_with_the_setting_to_remove(site: Site) -> None:
     assert site.requests() == ["connection-bb1-one"]
 
 
+@pytest.mark.full
+def test_sudo_does_not_wait_for_input_that_never_comes(site: Site) -> None:
+    """Without the part of ``TERMINAL_CHECK`` that takes the input, about one gateway of a hundred hangs."""
+    become = {"ansible_user": "careful", "ansible_become": True, "ansible_become_password": "careful-password"}
+    run = site.run({f"gw2-{number}": {**become, "ansible_ssh_extra_args": "-tt"} for number in range(200)})
+    assert set(run.values("error_code").values()) == {"gateway_unsupported"}, run.output
+
+
 FLAKY = """\
 #!/bin/sh
 # Every first attempt of a command fails: {when} it has run.
