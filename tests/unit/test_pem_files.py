@@ -105,6 +105,11 @@ def test_a_chain_in_any_order(ec_pair: Pair, other_pair: Pair) -> None:
     assert read(leaf.certificate, other_pair.private_key + leaf.private_key)[1] == leaf.private_key
 
 
+def test_one_key_in_two_encodings(any_pair: Pair) -> None:
+    both = pem_of(any_pair.key, PKCS8) + pem_of(any_pair.key, PKCS1)
+    assert read(any_pair.certificate, both) == (any_pair.certificate, any_pair.private_key)
+
+
 def refused(certificate: str | bytes, key: str | bytes) -> ProvisioningError:
     with pytest.raises(ProvisioningError) as caught:
         read(certificate, key)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Find the client certificate and its key in files that people give, as OpenSSL does.
 
-PEM blocks count wherever they stand in a text, whatever their line ends and blanks, and the content of a block rather
-than its label tells what kind of key it is. DER is accepted as well.
+PEM blocks count wherever they stand in a text, whatever their line ends and blanks. The content of a block, and not its
+label, determines the kind of key. DER is accepted as well.
 
 Private to the collection.
 """
@@ -22,7 +22,7 @@ try:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 except ImportError:
-    pass  # ``key_pair.CRYPTOGRAPHY_MISSING`` tells
+    pass  # ``key_pair.CRYPTOGRAPHY_MISSING`` says so
 
 from ..errors import ProvisioningError
 from . import key_pair
@@ -33,7 +33,7 @@ _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----")
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
 _PRIVATE_KEYS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY")
 _PASS_PHRASE = "is encrypted with a pass phrase: decrypt it with openssl pkey, and encrypt the file with Ansible Vault"
-# What other blocks are, in the order in which a message names them
+# Other kinds of blocks, in the order in which a message names them
 _OTHERS = {
     "ENCRYPTED PRIVATE KEY": _PASS_PHRASE,
     "OPENSSH PRIVATE KEY": "holds a key in the format of OpenSSH: convert a copy of it with ssh-keygen -p -m PEM",
@@ -68,7 +68,7 @@ def read_pair(certificate_file: UserFile, key_file: UserFile) -> tuple[str, str]
     matches = [(leaf, key) for leaf in certificates for key in keys if _match(leaf, key)]
     if not matches:
         raise _mismatch(certificate_file, key_file, certificates)
-    if len(matches) > 1:
+    if len({leaf for leaf, _key in matches}) > 1:
         raise refuse(certificate_file.name, "holds more than one certificate with its key: keep that of the Thing")
     leaf, key = matches[0]
     return key_pair.certificate_pem(_chain(leaf, certificates)), key_pair.private_key_pem(key)
@@ -86,7 +86,7 @@ def framed(file: UserFile, label: str) -> UserFile:
 
 
 def _certificates(file: UserFile) -> list[x509.Certificate]:
-    """Every certificate in a file, each once."""
+    """Return the certificates in a file, each once."""
     found = _load_certificate(file.content)
     if found is not None:
         return [found]
@@ -114,7 +114,7 @@ def _load_certificate(der: bytes | None) -> x509.Certificate | None:
 
 
 def _chain(leaf: x509.Certificate, certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """The certificate of the Thing, then its issuers among the others as a server expects them."""
+    """Return the certificate of the Thing, then its issuers among the others, as a server expects them."""
     chain = [leaf]
     while issuer := next(
         (one for one in certificates if one not in chain and one.subject == chain[-1].issuer and _is_ca(one)), None
@@ -134,7 +134,7 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 
 
 def _private_keys(file: UserFile) -> list[Any]:
-    """Every usable private key in a file, each once."""
+    """Return the usable private keys in a file; a key in two encodings occurs twice."""
     blocks = _blocks_of_key(file)
     bodies = list(
         dict.fromkeys(block.der for block in blocks if block.label in _PRIVATE_KEYS and not block.is_encrypted)
@@ -148,7 +148,7 @@ def _private_keys(file: UserFile) -> list[Any]:
 
 
 def _blocks_of_key(file: UserFile) -> list[_Block]:
-    """The blocks of a file, or the file itself if it is a key in DER."""
+    """Return the blocks of a file, or the file itself as a block if it is a key in DER."""
     is_der = file.content.startswith(b"\x30") and _load_key(file, file.content) is not None
     return [_Block("PRIVATE KEY", file.content)] if is_der else _blocks(file)
 
@@ -197,7 +197,7 @@ def _block(label: str, body: str) -> _Block:
 
 
 def _lacks(file: UserFile, wanted: str, labels: set[str]) -> ProvisioningError:
-    """The error for a file without what it should hold; it says what the file holds instead, where that is known."""
+    """Return the error for a file without the wanted content; it says what the file holds instead, if that is known."""
     known = next((problem for label, problem in _OTHERS.items() if label in labels), None)
     return refuse(file.name, known or f"holds no {wanted} in PEM or DER")
 
