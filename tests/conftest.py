@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What holds for all tests: nothing is skipped in continuous integration, and workers keep out of each other's way."""
+"""Settings for all tests: continuous integration skips none, and workers do not disturb each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_configure() -> None:
-    """Fleets of tests that run side by side look for a free port each in a range of their own."""
+    """Give each test worker its own range of ports, in which its fleets look for a free one."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker:
         os.environ["FLEET_PORT"] = str(2222 + 100 * int(worker.removeprefix("gw")))

@@ -132,7 +132,7 @@ def _wrapped(line: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists, and repeats what occurs twice instead of an alias."""
+    """Indent lists, and repeat what occurs twice instead of an alias."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)

@@ -30,7 +30,7 @@ def simulator(running_simulator: RunningSimulator) -> RunningSimulator:
 
 @contextmanager
 def running_fleet(directory: Path, debian: int, busybox: int, firmwares: Sequence[str] = ()) -> Iterator[Fleet]:
-    """Gateways until the block ends; where this machine cannot have any, the test is skipped."""
+    """Run gateways until the block ends; skip the test where this machine cannot have any."""
     try:
         build(BASE)
         with fleet(directory, debian, busybox, firmwares=firmwares) as running:

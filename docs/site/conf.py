@@ -42,7 +42,7 @@ html_show_sphinx = False
 
 
 def link_to_ansible(app: Sphinx, env: Any, node: nodes.Element, content: nodes.TextElement) -> nodes.reference | None:
-    """What is not here may be a page of Ansible's own documentation."""
+    """Return a link to Ansible's own documentation for a target that is not on this site, or ``None``."""
     target = node["reftarget"]
     if target.startswith(BUILTIN):
         page = f"collections/ansible/builtin/{target.removeprefix(BUILTIN)}.html"

@@ -60,7 +60,7 @@ class ActionModule(ZtpActionBase):
         return result if report.complete else {**result, **_incomplete(report)}
 
     def _survey(self, spool_paths: Iterable[str]) -> SpoolSurvey:
-        """What the spools contain; gateways may have different ones."""
+        """Return the contents of the spools; gateways may have different spools."""
         waiting, abandoned, received, errors = [], [], [], []
         for spool_path in sorted(spool_paths):
             try:

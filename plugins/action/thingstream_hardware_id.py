@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the hardware ID of a host; documented in the module of the same name."""
+"""Find the hardware ID of a host; documented in the module of the same name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ActionModule(ZtpActionBase):
     VALIDATOR = ArgumentSpecValidator(dict(ARGUMENTS))
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Validated arguments in, result out."""
+        """Return the result for validated arguments."""
         found = hardware_id.discover(self.execute, arguments["sources"])
         chosen = hardware_id.choose(found)
         return {

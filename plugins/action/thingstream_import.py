@@ -142,7 +142,7 @@ def _from_store(arguments: Mapping[str, Any], service: Service, decrypt: Cipher)
 
 
 def _file(option: str, path: str | Path, decrypt: Cipher) -> UserFile:
-    """A file on the controller; one that Ansible Vault has encrypted in clear."""
+    """Read a file on the controller; decrypt it if Ansible Vault has encrypted it."""
     name = f"{option}: {path}"
     try:
         with Path(path).open("rb") as file:

@@ -165,7 +165,7 @@ class ActionModule(ZtpActionBase):
         return replace(runtime, reach=lambda _endpoint: readiness().require_api())
 
     def _cache(self, name: str) -> Path:
-        """A file for what is done once for all hosts of this task."""
+        """Return the path of the file for a result that is computed once for all hosts of this task."""
         return Path(C.DEFAULT_LOCAL_TMP, f"thingstream-{self._task._uuid}-{name}.json")
 
 
@@ -236,7 +236,7 @@ def _source(arguments: Mapping[str, Any], desired: Desired) -> Platform:
 
 
 def _token(arguments: Mapping[str, Any]) -> str | None:
-    """The token; one that no request needs is not looked at."""
+    """Return the token, or ``None``; a token that no request needs is not checked."""
     if arguments["state"] == "absent" or not arguments["token"]:
         return None
     token = token_of(arguments["token"])

@@ -53,7 +53,7 @@ class ActionModule(ZtpActionBase):
         return result
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The one path that the other modules take is the one to look at."""
+        """Return the options that come from variables; the one ``path`` of the other modules becomes ``paths``."""
         values = self._variables([*self.ARGUMENTS, "path"], task_vars)
         path = values.pop("path", None)
         return {**values, "paths": [path]} if path else values

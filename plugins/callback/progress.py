@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows how far a run over a fleet is: a bar at a terminal, a line now and then elsewhere, and one summary."""
+"""Show how far a run over a fleet is: a bar at a terminal, a line now and then elsewhere, and one summary."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
-    """Hands events to ``progress`` and its texts to the terminal."""
+    """Hand events to ``progress`` and its texts to the terminal."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -111,7 +111,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
         self.v2_playbook_on_task_start(task, False)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        """Nothing to show."""
+        """Show nothing."""
 
     # how a task can end on a host
 
@@ -120,7 +120,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
         if "action" in data and "reason" in data:
             self._results[host, task._uuid] = {name: data.get(name) for name in ("action", "reason", "due_at")}
         self._warn(data)
-        if "results" not in data:  # those of a loop are told one by one
+        if "results" not in data:  # a loop reports each item
             self._tell(result)
         self._finished(task, reason=data.get("reason"))
 
@@ -142,7 +142,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
         self._say(f"failed: {_where(result)}: {label}: {_message(result._result)}", C.COLOR_ERROR)
 
     def v2_runner_item_on_skipped(self, result: Any) -> None:
-        """Nothing to show."""
+        """Show nothing."""
 
     def v2_runner_retry(self, result: Any) -> None:
         """Show nothing: the result of the last attempt follows."""
@@ -198,7 +198,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
         self._finished(result._task, lost=lost)
 
     def _tell(self, result: Any) -> None:
-        """What a task says that is there to say something."""
+        """Show the message of a ``debug`` task; show nothing of other tasks."""
         if result._task.action in C._ACTION_DEBUG:
             self._say(f"{_where(result)}: {_message(result._result, result._task.args.get('var'))}")
 
@@ -224,19 +224,19 @@ class Bar:
         atexit.register(self.remove)
 
     def show(self, state: progress.Progress) -> None:
-        """Draws a state, unless the last one was drawn a moment ago and there is more to come."""
+        """Draw a state, unless the last one was drawn a moment ago and hosts remain."""
         with self._lock:
             self._shown = state
             if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS or state.done == state.hosts:
                 self._draw()
 
     def erase(self) -> None:
-        """Clears the line until the next ``show``."""
+        """Clear the line until the next ``show``."""
         self.remove()
         self._drawn_at = 0.0
 
     def remove(self) -> None:
-        """Clears the line."""
+        """Clear the line."""
         if os.getpid() != self._process:
             return
         with self._lock:
@@ -283,20 +283,20 @@ def _identity(task: Any) -> tuple[str, str]:
 
 
 def _where(result: Any) -> str:
-    """The host of a result; for tasks of others than this collection the task, too."""
+    """Return the host of a result; for a task of another collection, also the name of the task."""
     host, task = printable(result._host.get_name()), result._task
     own = str(task.resolved_action).startswith("thingstream.ztp.")
     return host if own else f"{host}: {printable(task.name or task.action)}"
 
 
 def _message(data: dict[str, Any], variable: str | None = None) -> str:
-    """What a result has to say, and nothing else of it."""
+    """Return the message of a result, or the value of a variable in it, and nothing else."""
     value = data.get(variable) if variable else data.get("msg", data.get("censored", "no message; -v shows more"))
     return printable(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
 
 def _plain(value: Any) -> Any:
-    """The parts of a difference with printable lines."""
+    """Return a part of a difference with printable lines."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     return "".join(f"{printable(line)}\n" for line in value.splitlines()) if isinstance(value, str) else value

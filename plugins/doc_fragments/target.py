@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options for modes, generations and hooks of a bundle, beside those of location. Private to the collection."""
+"""Options for modes, generations and hooks of a bundle, in addition to those of location. Private to the collection."""
 
 from __future__ import annotations
 

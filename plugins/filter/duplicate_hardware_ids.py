@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the hardware IDs that several hosts have."""
+"""Find the hardware IDs that several hosts have."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _value:
 
 
 class FilterModule:
-    """What Ansible asks for."""
+    """The interface between Ansible and the filter."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name to function."""
+        """Return the filters by name."""
         return {"duplicate_hardware_ids": hardware_id.duplicates}

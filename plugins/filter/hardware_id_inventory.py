@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes an inventory of hardware IDs."""
+"""Make an inventory of hardware IDs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _value:
 
 
 def hardware_id_inventory(ids: Any, format: str = "yaml") -> str:  # the name of the option
-    """The inventory as text.
+    """Return the inventory as text.
 
     :raises AnsibleFilterError: if the input is no dictionary, or the format unknown.
     """
@@ -63,8 +63,8 @@ def hardware_id_inventory(ids: Any, format: str = "yaml") -> str:  # the name of
 
 
 class FilterModule:
-    """What Ansible asks for."""
+    """The interface between Ansible and the filter."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name to function."""
+        """Return the filters by name."""
         return {"hardware_id_inventory": hardware_id_inventory}

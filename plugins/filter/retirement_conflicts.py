@@ -48,8 +48,8 @@ _value:
 
 
 class FilterModule:
-    """What Ansible asks for."""
+    """The interface between Ansible and the filter."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name to function."""
+        """Return the filters by name."""
         return {"retirement_conflicts": retirement.retirement_conflicts}

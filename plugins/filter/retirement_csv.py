@@ -50,8 +50,8 @@ def retirement_csv(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 class FilterModule:
-    """What Ansible asks for."""
+    """The interface between Ansible and the filter."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name to function."""
+        """Return the filters by name."""
         return {"retirement_csv": retirement_csv}

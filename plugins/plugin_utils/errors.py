@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one error of this collection: a stable code, a sentence that says what to do next, never a secret.
+"""The errors of this collection: a stable code, a sentence that says what to do next, never a secret.
 
 Private to the collection.
 """
@@ -62,7 +62,7 @@ class ProvisioningError(Exception):
         self.status = status
 
     def with_advice(self, advice: str) -> ProvisioningError:
-        """The same error with one more sentence at its end."""
+        """Return the same error with one more sentence at its end."""
         return ProvisioningError(self.code, f"{self.message} {advice}", self.status)
 
 
@@ -79,5 +79,5 @@ class GatewayUnreachable(Exception):
         self.message = message
 
     def with_advice(self, advice: str) -> GatewayUnreachable:
-        """The same error with one more sentence at its end."""
+        """Return the same error with one more sentence at its end."""
         return GatewayUnreachable(f"{self.message} {advice}")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes awx.awx out of the wheel of the ansible bundle, the one place on PyPI that has it.
+"""Take awx.awx out of the wheel of the ansible bundle, the one place on PyPI that has it.
 
 usage: collection.py WHEEL DIRECTORY
 """

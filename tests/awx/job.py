@@ -50,14 +50,14 @@ class Job:
 
     @property
     def artifacts(self) -> dict[str, Any]:
-        """What the job publishes with ``set_stats``, for later nodes of a workflow."""
+        """The values that the job publishes with ``set_stats``, for later nodes of a workflow."""
         ended = [event["event_data"] for event in self.events if event["event"] == "playbook_on_stats"]
         found: dict[str, Any] = ended[0].get("artifact_data", {}) if ended else {}
         return found
 
 
 class UnsafeDumper(yaml.SafeDumper):
-    """Writes every text with the tag ``!unsafe``, so that Ansible evaluates no template in it."""
+    """Write every text with the tag ``!unsafe``, so that Ansible evaluates no template in it."""
 
 
 UnsafeDumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("!unsafe", text))

@@ -572,7 +572,7 @@ CHECKS: Mapping[str, Callable[[Awx, Object, Object | None], None]] = {
 
 
 def check_job_template_credential(awx: Awx, _template: Object, present: list[int], new: Object) -> None:
-    """One credential of each type, and of type Vault one of each ID."""
+    """Refuse a second credential of the same type, or of type Vault with the same ID."""
 
     def key(credential: Object) -> tuple[int, str]:
         return credential["credential_type"], credential["inputs"].get("vault_id", "")

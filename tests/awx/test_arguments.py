@@ -26,7 +26,7 @@ KEYS = ("type", "elements", "choices", "required", "default", "aliases")
 
 
 def spec_of(options: dict[str, Any]) -> dict[str, Any]:
-    """The argument spec that the documentation of a module describes."""
+    """Return the argument spec that the documentation of a module describes."""
     spec = {}
     for name, option in options.items():
         spec[name] = {key: option[key] for key in KEYS if option.get(key) is not None}

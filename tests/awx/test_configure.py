@@ -37,7 +37,7 @@ def some_templates(*names: str) -> list[Object]:
 
 
 class Loader(yaml.SafeLoader):
-    """Reads what has the tag ``!unsafe`` as text."""
+    """Read what has the tag ``!unsafe`` as text."""
 
 
 Loader.add_constructor("!unsafe", lambda _loader, node: node.value)

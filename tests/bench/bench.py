@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures the collection against Ansible's own floor and against a role written by hand, over gateways by SSH.
+"""Measure the collection against Ansible's own floor and against a role written by hand, over gateways by SSH.
 
 Controller, gateways and platform share this machine, so each run has three figures: CPU seconds of the controller
 (with everything it starts), CPU seconds of the whole machine, and wall time. Other work on the machine spoils the last
@@ -41,7 +41,7 @@ FORKS = 10
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run took, in seconds."""
+    """The cost of one run, in seconds."""
 
     controller: float
     machine: float
@@ -49,7 +49,7 @@ class Figures:
 
 
 def machine_cpu() -> float:
-    """CPU seconds that all processors have worked since the machine started."""
+    """Return the CPU seconds that all processors have worked since the machine started."""
     user, nice, system, _idle, _iowait, irq, softirq, *_rest = Path("/proc/stat").read_text().split()[1:9]
     return sum(map(int, (user, nice, system, irq, softirq))) / TICKS_PER_SECOND
 
@@ -66,7 +66,7 @@ def measure(command: list[str], environment: dict[str, str], log: Path) -> Figur
 
 
 def median(figures: list[Figures]) -> Figures:
-    """The median of each figure by itself."""
+    """Return the median of each figure by itself."""
     return Figures(*(statistics.median(getattr(one, name) for one in figures) for name in Figures.__annotations__))
 
 
@@ -79,7 +79,7 @@ def bench(gateways: Fleet, simulator: RunningSimulator, work: Path) -> None:
     hardware = work / "hardware.ini"
 
     def run(playbook: str, variables: dict[str, str] | None = None) -> Figures:
-        """Every run reads the same inventory and as many variables, whatever it does with them."""
+        """Run a playbook; every run reads the same inventories and one file of variables, which may be empty."""
         file = work / "variables.yml"
         file.write_text(yaml.safe_dump(variables or {}))
         command = [f"{sys.prefix}/bin/ansible-playbook", "-i", str(gateways.inventory), "-i", str(hardware)]
@@ -141,12 +141,12 @@ def bench(gateways: Fleet, simulator: RunningSimulator, work: Path) -> None:
 
 
 def numbers() -> range:
-    """The numbers of the gateways."""
+    """Return the numbers of the gateways."""
     return range(1, GATEWAYS + 1)
 
 
 def write_playbooks(work: Path) -> dict[str, str]:
-    """The two playbooks that are Ansible's floor."""
+    """Write the two playbooks that are Ansible's floor, and return their paths by name."""
     tasks = {"raw": {"ansible.builtin.raw": "true"}, "ping": {"ansible.builtin.ping": None}}
     paths = {}
     for name, task in tasks.items():

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows where a run with nothing due spends its CPU time, beyond what Ansible spends on a `raw` task.
+"""Show where a run with nothing due spends its CPU time, beyond what Ansible spends on a `raw` task.
 
 Gateways are directories on this machine. Profiling makes Python slower, so that the figures are for comparison only.
 PROFILE_GATEWAYS (100) and PROFILE_ROWS (40) change the size.
@@ -47,7 +47,7 @@ class Profile:
 
 
 def run(playbook: str, inventory: Path, directory: Path) -> dict[str, Profile]:
-    """Run a playbook; returns the profile of the main process and that of all workers."""
+    """Run a playbook; return the profile of the main process and that of all workers."""
     directory.mkdir()
     program = str(PROJECT / "tests" / "bench" / "profiled.py")
     command = [sys.executable, program, str(directory), "-i", str(inventory), playbook]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs ansible-playbook with a profile of its main process and of every worker: `profiled.py DIRECTORY ARGUMENTS`.
+"""Run ansible-playbook with a profile of its main process and of every worker: `profiled.py DIRECTORY ARGUMENTS`.
 
 `main.pstats` and `worker-<pid>.pstats` are written to the directory. `profile_run.py` uses it.
 """

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures what sizes a fleet: what a gateway costs the controller, and what forks gain where gateways respond slowly.
+"""Measure what sizes a fleet: what a gateway costs the controller, and what forks gain where gateways respond slowly.
 
 Gateways are directories on this machine, so that there can be many; a shell that sleeps first stands for a slow line.
 For each run: wall time, CPU of all processes, CPU of Ansible's main process, which alone cannot be divided among
@@ -39,7 +39,7 @@ SAMPLE_SECONDS = 0.5
 
 
 def controller_cpu() -> float:
-    """CPU seconds of all children that have ended."""
+    """Return the CPU seconds of all children that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -79,7 +79,7 @@ class Measured:
 
 
 def cpu_of(process: int) -> float:
-    """CPU seconds that a process has taken so far."""
+    """Return the CPU seconds that a process has taken so far."""
     own = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
     return (int(own[11]) + int(own[12])) / TICKS_PER_SECOND
 
@@ -96,14 +96,14 @@ def watch(process: int, seen: Seen, ended: threading.Event) -> None:
 
 
 def memory(process: str) -> float:
-    """The share of a process in the memory of the machine, in MiB."""
+    """Return the proportional share of a process in the memory of the machine, in MiB."""
     with contextlib.suppress(OSError, IndexError):
         return int((Path("/proc") / process / "smaps_rollup").read_text().split("\nPss:")[1].split()[0]) / 1024
     return 0.0
 
 
 def resident(process: Path) -> float:
-    """The most memory that a process had itself, shared or not, in MiB."""
+    """Return the most memory that a process had itself, shared or not, in MiB."""
     return int((process / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
@@ -147,7 +147,7 @@ def run(playbook: str, forks: int, delay: float, inventory: Path, work: Path) ->
 
 
 def write_inventories(simulator: RunningSimulator, work: Path, gateways: int, slices: int) -> list[Path]:
-    """The inventory, cut as AWX cuts it: of n slices, the first has the first, the n+1st, … gateway."""
+    """Write the inventory, cut as AWX cuts it: the first of n slices has the first, the n+1st, … gateway."""
     whole = yaml.safe_load(write_inventory(simulator, work, gateways).read_text())["all"]
     hosts = sorted(whole["hosts"])
     paths = []
@@ -159,7 +159,7 @@ def write_inventories(simulator: RunningSimulator, work: Path, gateways: int, sl
 
 
 def write_inventory(simulator: RunningSimulator, work: Path, gateways: int) -> Path:
-    """An inventory of gateways that hold nothing, with CloudLocate, whose responses cost the platform no time."""
+    """Write an inventory of gateways with CloudLocate, whose responses cost the platform no time."""
     common = {
         "service": "cloudlocate",
         "token": simulator.put_profile("scaling", service="cloudlocate"),

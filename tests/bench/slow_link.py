@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures a fleet behind a slow link: what forks, the connection timeout and kept connections gain.
+"""Measure a fleet behind a slow link: what forks, the connection timeout and kept connections gain.
 
 A relay between Ansible and each gateway delays what passes: half of the round trip in each direction, one round trip to
 connect, and a pause of one retransmission for a lost packet. (Linux has netem for this, but not every kernel does.)
@@ -105,7 +105,7 @@ async def serve(links: list[Link], stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def slow_links(gateways: Fleet) -> Iterator[Path]:
-    """Put a slow link before each gateway for as long as the context lasts; returns an inventory that uses them."""
+    """Put a slow link before each gateway until the block ends; yield an inventory that uses the links."""
     text = gateways.inventory.read_text()
     addresses = re.findall(r"^gw\d+ ansible_host=(\S+)$", text, re.MULTILINE)
     (port,) = map(int, re.findall(r"^ansible_port=(\d+)$", text, re.MULTILINE))
@@ -133,7 +133,7 @@ class Bench:
     simulator: RunningSimulator
 
     def play(self, inventory: Path, playbook: str, forks: int, **environment: str) -> tuple[float, str]:
-        """Run a playbook; returns wall seconds and what Ansible prints."""
+        """Run a playbook; return the wall seconds and the output of Ansible."""
         variables = {
             "service": "cloudlocate",
             "token": self.simulator.put_profile("slow", service="cloudlocate"),

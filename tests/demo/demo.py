@@ -54,7 +54,7 @@ STRANGER = "stranger-1"  # has the token of the rovers, whose profile does not l
 
 
 def main() -> int:
-    """Run the demonstration; returns the exit status of the process."""
+    """Run the demonstration; return the exit status of the process."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     title("The platform: a simulator on loopback, with TLS and a certification authority made for this run")
@@ -112,7 +112,7 @@ def write_inventory(simulator: RunningSimulator) -> None:
 
 
 def provision(gateways: dict[str, str]) -> bool:
-    """Run the playbook over some gateways and print what Ansible prints, shortened; returns whether all succeeded."""
+    """Run the playbook over some gateways and print Ansible's output, shortened; return whether all succeeded."""
     command = [f"{sys.prefix}/bin/ansible-playbook", PLAYBOOK, "-i", str(WORK / "inventory.yml")]
     configuration = WORK / "ansible.cfg"
     configuration.write_text("[defaults]\nforks = 10\nnocolor = true\n")
@@ -142,7 +142,7 @@ def provision(gateways: dict[str, str]) -> bool:
 
 
 def current(gateway: str) -> Path:
-    """The directory that consumers on a gateway read."""
+    """Return the directory that consumers on a gateway read."""
     return WORK / "gateways" / gateway / "thingstream" / "current"
 
 

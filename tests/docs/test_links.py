@@ -31,7 +31,7 @@ def tokens(file: Path) -> list[Token]:
 
 @cache
 def anchors(file: Path) -> frozenset[str]:
-    """As GitHub makes them of headings: lower case, spaces as hyphens, no punctuation."""
+    """Return the anchors that GitHub makes of headings: lower case, spaces as hyphens, no punctuation."""
     parsed = MarkdownIt().enable("table").parse(file.read_text())
     headings = [parsed[place + 1] for place, token in enumerate(parsed) if token.type == "heading_open"]
     texts = ["".join(part.content for part in heading.children or ()) for heading in headings]
@@ -39,7 +39,7 @@ def anchors(file: Path) -> frozenset[str]:
 
 
 def problem(file: Path, link: str) -> str | None:
-    """What is wrong with a link of a Markdown file, if anything."""
+    """Return the problem of a link in a Markdown file, or None if it has none."""
     path, _hash, anchor = unquote(link).partition("#")
     if found := re.match(rf"{re.escape(REPOSITORY)}/(?:blob|raw)/main/(.*)", path):
         target = PROJECT / found[1]

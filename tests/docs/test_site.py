@@ -53,7 +53,7 @@ def pages() -> dict[str, Page]:
 
 
 def local(page: str, links: set[str]) -> Iterator[tuple[str, str]]:
-    """Path below the site and anchor of every link of a page that does not leave the site."""
+    """Yield the path below the site and the anchor of every link of a page that stays on the site."""
     for link in links:
         parts = urlsplit(urljoin(f"http://site/{page}", link))
         if parts.netloc == "site":

@@ -40,22 +40,22 @@ class Engine:
     results: Path
 
     def report(self, body: Any, token: str | None = None) -> int:
-        """Sends an event; returns the HTTP status."""
+        """Send an event and return the HTTP status."""
         headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
         return requests.post(self.url, json=body, headers=headers, verify=str(self.ca_path), timeout=10).status_code
 
     def refused(self, gateway: Any) -> int:
-        """Reports a refused login of a gateway."""
+        """Report a refused login of a gateway."""
         return self.report({"report": "login_refused", "gateway": gateway})
 
     def runs(self) -> list[tuple[str, str]]:
-        """Host and action of every run so far."""
+        """Return the host and action of every run so far."""
         lines = self.results.read_text().splitlines() if self.results.exists() else []
         entries = [entry for entry in map(json.loads, lines) if entry["task"] == "Renew what is due"]
         return [(entry["host"], entry["result"].get("action", entry["status"])) for entry in entries]
 
     def wait_for(self, gateway: str) -> None:
-        """Waits until a playbook has run for a gateway. Events are handled one after the other."""
+        """Wait until a playbook has run for a gateway. ``ansible-rulebook`` handles one event after the other."""
         deadline = time.monotonic() + 60
         while gateway not in [host for host, _action in self.runs()]:
             assert time.monotonic() < deadline, self.output.read_text()
@@ -64,7 +64,7 @@ class Engine:
 
 @contextmanager
 def engine(simulator: RunningSimulator, work: Path, inventory: Path) -> Iterator[Engine]:
-    """``ansible-rulebook`` with the rulebook as it is, until the block ends."""
+    """Run ``ansible-rulebook`` with the unchanged rulebook until the block ends."""
     if not (ENVIRONMENT / "ansible-rulebook").exists():
         pytest.skip("ansible-rulebook is not installed: make eda")
     simulate("server-certificate", simulator.directory, "--name", "localhost", "--output", work)
@@ -103,7 +103,7 @@ def engine(simulator: RunningSimulator, work: Path, inventory: Path) -> Iterator
 
 @contextmanager
 def reporting_bridge(rulebook: Engine, work: Path, gateway: str, port: int) -> Iterator[None]:
-    """A mosquitto that uses the credentials of a gateway, and the script that follows its log."""
+    """Run mosquitto with a gateway's credentials, and the script that follows its log, until the block ends."""
     current = work / "on" / gateway / "current"
     files = {"cafile": "ca.crt", "certfile": "client.crt", "keyfile": "client.key"}
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -196,7 +196,7 @@ def test_one_gateway_is_renewed_if_its_login_really_is_refused(tmp_path: Path) -
 
 
 def assert_nobody_can_do_harm(rulebook: Engine) -> None:
-    """Events that are not for one gateway start nothing; then one that is."""
+    """Check that only the last event starts a run: no other is a report for one gateway with the right token."""
     assert rulebook.report({"report": "login_refused", "gateway": "refused"}, token="wrong") == 401
     patterns = ["all", "ungrouped", "*", "sound,refused", "sound:refused", "!sound", "&all", "~.*", "sound[0:9]", ""]
     hostile = [

@@ -34,7 +34,7 @@ def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def declared(file: str) -> list[str]:
-    """The lines of a file of requirements that say something."""
+    """Return the lines of a file of requirements, without comments and empty lines."""
     lines = (PROJECT / file).read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -112,7 +112,7 @@ def test_what_is_declared_is_enough(
 
 
 def uv(work: Path, *arguments: str | Path) -> str:
-    """Runs the installer that can choose the lowest versions; returns what it prints."""
+    """Run the installer that can choose the lowest versions, and return its output."""
     run = subprocess.run([TOOLS / "bin" / "uv", *arguments], cwd=work, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Counts what was tried and what survived, and prints one table at the end: class, tried, survived, lost.
+"""Count what was tried and what survived, and print one table at the end: class, tried, survived, lost.
 
 A test counts with the fixture `trials`; a failed test is a row of its own. Short by default; `--full` tries everything.
 """

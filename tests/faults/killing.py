@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kills a run of the controller at a chosen call or return of a function of the collection.
+"""Kill a run of the controller at a chosen call or return of a function of the collection.
 
 Points are numbered in the order in which a run passes them, those of the thread that receives a response among them.
 Nothing of the collection is replaced.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Replaces a well-formed token in requests by that of a profile, so that they get as far as a Thing."""
+"""Replace a well-formed token in requests by that of a profile, so that they get as far as a Thing."""
 
 from __future__ import annotations
 

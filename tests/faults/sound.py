@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold on the disk of a gateway at every moment, whatever process died there."""
+"""The invariants of a gateway's disk, which hold at every moment, whatever process died there."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ FRAME = (
 
 
 def _bundle_of_many_records() -> Iterator[str]:
-    """Every generation names another Thing."""
+    """Yield the output of a gateway where every generation names another Thing."""
     yield from FRAME
     for number in range(40_000):
         identity = {"service": "x", "client_id": f"device:{number}", "identity_sha256": "x"}
@@ -197,7 +197,7 @@ def _bundle_of_many_records() -> Iterator[str]:
 
 
 def _long_history() -> Iterator[str]:
-    """As many Things as fit into a history."""
+    """Yield the output of a gateway whose history has as many Things as fit into one."""
     things = [{"client_id": f"device:{number}", "since": "2026-01-01T00:00:00Z"} for number in range(4000)]
     yield FRAME[0]
     yield f"history {json.dumps({'things': things})}\n"

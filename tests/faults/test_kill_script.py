@@ -127,7 +127,7 @@ STRIDE = 9  # between the steps that are tried in short
 
 @pytest.fixture(scope="session")
 def responses() -> list[dict[str, Any]]:
-    """What the platform returns for each Thing."""
+    """The platform's response for each Thing."""
     pairs = [make_pair(ec.generate_private_key(ec.SECP256R1()), thing) for thing in (FIRST, SECOND)]
     return [spartn(pair, clientId=thing) for pair, thing in zip(pairs, (FIRST, SECOND), strict=True)]
 
@@ -191,5 +191,5 @@ def assert_converged(gateway: Gateway, change: Change) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """With owners and modes, which shutil does not keep."""
+    """Copy a directory with its modes and its owners, which shutil does not keep."""
     subprocess.run(["cp", "-a", source, target], check=True)

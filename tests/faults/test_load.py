@@ -28,7 +28,7 @@ PLATFORM_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Load:
-    """What one size of the fleet took: playbook to figures, and the CPU seconds of the platform for the requests."""
+    """The cost of one size of the fleet: playbook to figures, and the CPU seconds of the platform for the requests."""
 
     gateways: int
     runs: Mapping[str, Measured]
@@ -54,7 +54,7 @@ def load(gateways: int, playbooks: Sequence[str], work: Path) -> Load:
 
 @pytest.mark.full
 def test_the_cost_of_a_gateway_does_not_grow(loads: list[Load], trials: Trial) -> None:
-    """Further gateways cost no more than the first ones, beside whom the start of Ansible counts."""
+    """Further gateways cost no more each than the first ones, which include the start of Ansible."""
     small, large = loads
     for playbook, run in large.runs.items():
         for name in ("cpu", "main"):

@@ -135,7 +135,7 @@ class Cell:
 
     @property
     def made(self) -> int:
-        """How many Things the faulty run leaves at the platform beside the one that was there."""
+        """The number of Things that the faulty run creates on the platform."""
         processed = self.requests if self.fault.processed else 0
         return min(processed, 1 - self.base) if self.repeatable else processed
 

@@ -50,7 +50,7 @@ class Region:
         self.token = self.simulator.put_profile(f"fleet-{self.service}", service=self.service, **profile)
 
     def run(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """Provision these gateways, one request each; the result of each."""
+        """Provision these gateways with one request each, and return the result of each."""
         options = {"service": self.service, "token": self.token, "retries": 0, "timeout": TIMEOUT}
         common = {f"thingstream_gateway_{option}": value for option, value in options.items()}
         hosts = {
@@ -62,7 +62,7 @@ class Region:
         return run.of("Ensure credentials")
 
     def installed(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Record and response of a gateway."""
+        """Return the record and the response of a gateway."""
         current = self.work / "gateways" / name / "current"
         return json.loads((current / "thing.json").read_text()), json.loads((current / "credentials.json").read_text())
 

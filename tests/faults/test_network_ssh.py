@@ -44,7 +44,7 @@ class Line:
     open: int = 0
 
     def allow(self, direction: str, wanted: int) -> int:
-        """How many bytes may still pass."""
+        """Count the wanted bytes, and return the number of them that may still pass."""
         self.passed[direction] += wanted
         if direction != self.direction:
             return wanted
@@ -55,7 +55,7 @@ class Line:
 
 @contextmanager
 def line(target: tuple[str, int]) -> Iterator[Line]:
-    """A line to an SSH server, at a port of its own, until the block ends."""
+    """Run a line to an SSH server, at a port of its own, until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     made = Line(listener.getsockname()[1])
 
@@ -125,7 +125,7 @@ class Site:
         return False
 
     def variables(self, gateway: str, name: str, port: int | None = None) -> dict[str, Any]:
-        """An inventory name for a gateway, with a path and a hardware ID of its own, behind a line if there is one."""
+        """Return a host's variables for a gateway, with its own path and hardware ID, behind a line if there is one."""
         inventory = self.gateways.inventory.read_text()
         address = re.search(rf"^{gateway} ansible_host=(\S+)$", inventory, re.MULTILINE)
         known = re.search(r"^ansible_port=(\d+)$", inventory, re.MULTILINE)
@@ -241,7 +241,7 @@ class Cut:
 
 
 def cuts(full: bool) -> list[Cut]:
-    """Cuts spread evenly over a run; a renewal has one look more, so that it is longer."""
+    """Return cuts spread evenly over a run; a renewal is longer, because it has one look more."""
     chosen: list[Cut] = []
     for call, longest in (("first", 1.0), ("renewal", 1.5)):
         for direction, count in (("up", 24 if full else 3), ("down", 12 if full else 1)):

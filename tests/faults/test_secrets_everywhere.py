@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks for secrets everywhere, after success and after every failure there is.
+"""Look for secrets everywhere, after success and after every failure there is.
 
 One job of ansible-runner, as AWX runs them, at -vvvv with --diff, with everything on that keeps something: log file,
 fact cache, JUnit report, job events, `debug` of each result. Gateways are reached by SSH and locally; the

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watches a directory while a gateway is changed: no user can ever open a secret that is not for that user."""
+"""Watch a directory while a gateway is changed: no user can ever open a secret that is not for that user."""
 
 from __future__ import annotations
 

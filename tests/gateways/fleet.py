@@ -152,7 +152,7 @@ mount -t devpts -o newinstance,gid=5 devpts root
 
 
 class FleetError(Exception):
-    """What was asked for did not work."""
+    """The fleet cannot be started or stopped as requested."""
 
 
 class Unavailable(FleetError):
@@ -197,7 +197,7 @@ class Fleet:
         return self.where / "inventory.ini"
 
     def root(self, name: str) -> Path:
-        """That gateway's root directory, as this machine sees it."""
+        """Return a gateway's root directory, as this machine sees it."""
         return Path("/proc", (self.where / name / "pid").read_text().strip(), "root")
 
     def ssh(self, destination: str, command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -290,7 +290,7 @@ def down(where: Path) -> None:
 
 
 def status(where: Path) -> bool:
-    """Print a line for each gateway; true if all of them run."""
+    """Print a line for each gateway; return whether all of them run."""
     complete = True
     for name, address in re.findall(r"^(\S+) ansible_host=(\S+)$", (where / "inventory.ini").read_text(), re.MULTILINE):
         record = where / name / "parent"
@@ -345,7 +345,7 @@ def _apt(*argv: str) -> str:
 
 
 def _mirror() -> tuple[str, str]:
-    """The mirror and suite that apt uses here; Debian's own if this is another system."""
+    """Return the mirror and suite that apt uses here, or Debian's own mirror and bookworm on another system."""
     targets = _apt("apt-get", "indextargets", "--format", "$(ORIGIN) $(SITE) $(RELEASE)", "Created-By: Packages")
     found = re.search(r"^Debian (http\S+) ([a-z]+)$", targets, re.MULTILINE)
     return (found[1], found[2]) if found else ("http://deb.debian.org/debian", "bookworm")
@@ -413,7 +413,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def _free_port(addresses: list[str], first: int) -> int:
-    """The first port from this one on that is free on all addresses: another fleet may be up."""
+    """Return the first port, from ``first`` on, that is free on all addresses; another fleet may be up."""
     for port in range(first, first + 100):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for address in addresses:
@@ -489,7 +489,7 @@ def _await_server(log: Path, ready: str, pid: int, deadline: float) -> None:
 
 
 def _identity(stat: str) -> list[str]:
-    """What no other process has in common with this one: pid and name, and start time."""
+    """Return the pid and name, and the start time; no two processes share all of them."""
     before, _separator, after = stat.rpartition(")")
     return [before, after.split()[19]]
 
@@ -534,7 +534,7 @@ def _close_master(path: Path) -> None:
 
 @contextlib.contextmanager
 def _process(pid: int) -> Iterator[int | None]:
-    """A handle that stays with the process when its pid is given to another one; None if it has ended."""
+    """Yield a handle that stays with the process when another process gets its pid, or None if it has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -553,7 +553,7 @@ def _await_end(process: int) -> None:
 
 
 def main() -> int:
-    """The command line."""
+    """Run what the command line asks for; return the exit status of the process."""
     parser = argparse.ArgumentParser(description="A fleet of real gateways on loopback.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (

@@ -107,7 +107,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def assert_no_trace(*directories: Path) -> None:
-    """No such directory, no mount in it, no process that names it."""
+    """Check that the directories do not exist, that no mount is in them, and that no process names them."""
     mounts = Path("/proc/self/mounts").read_text()
     commands = [process.read_text(errors="replace") for process in Path("/proc").glob("[0-9]*/cmdline")]
     for directory in directories:

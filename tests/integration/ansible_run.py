@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs real playbooks in tests and returns what they did."""
+"""Run real playbooks in tests, and return their results."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Run:
         return {entry["host"]: entry["result"] for entry in self.results if not entry["once"]}
 
     def of(self, task: str) -> dict[str, Mapping[str, Any]]:
-        """Host to its last result of one task, whatever role it is in."""
+        """Return the last result of one task for each host, whatever role the task is in."""
         return {entry["host"]: entry["result"] for entry in self.results if entry["task"].split(" : ")[-1] == task}
 
     def values(self, name: str) -> dict[str, Any]:
-        """Host to one value of its result."""
+        """Return one value of the last result for each host."""
         return {host: result.get(name) for host, result in sorted(self.hosts.items())}
 
 
@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:
 
 
 def settings(work: Path, collections: Path = PROJECT / ".cache") -> dict[str, str]:
-    """The environment of a run in ``work``: what it needs, and nothing else from outside."""
+    """Return the environment of a run in ``work``: the variables that it needs, and nothing else from outside."""
     inherited = {name: os.environ[name] for name in ("PATH", "LANG", "CI") if name in os.environ}
     return {
         **inherited,
@@ -104,5 +104,5 @@ def run_playbook(
 
 
 def spool_files(directory: Path) -> list[Path]:
-    """The responses and request markers in a spool; the ledger stays."""
+    """Return the spool entries and request markers of a spool, without the ledger, which stays."""
     return sorted(entry for entry in directory.iterdir() if entry.name != "ledger")

@@ -19,7 +19,7 @@ from integration.patience import eventually
 from simulator.client import RunningSimulator
 
 PROGRAMS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
-# Another address of loopback, so that whatever listens on the well-known port is in nobody's way.
+# Another address of loopback, so that no program on the well-known port is in the way.
 PLAIN = ("127.0.0.83", 1883)
 
 _FILES = {"cafile": "ca.crt", "certfile": "server.crt", "keyfile": "server.key"}
@@ -33,12 +33,12 @@ class Broker:
     log_file: Path
 
     def log(self, expected: str) -> bool:
-        """Whether a text comes up in its log."""
+        """Return whether a text appears in its log in time."""
         return eventually(lambda: expected in self.log_file.read_text())
 
 
 def simulate(*arguments: object) -> None:
-    """Runs a command of the simulator."""
+    """Run a command of the simulator."""
     command = [sys.executable, "-m", "simulator", *map(str, arguments)]
     subprocess.run(command, cwd=PROJECT / "tests", check=True, capture_output=True)
 
@@ -51,10 +51,10 @@ def running_broker(
     address: tuple[str, int] = ("127.0.0.1", 0),
     name: str = "localhost",
 ) -> Iterator[Broker]:
-    """A mosquitto with a certificate of the simulator's CA, until the block ends; with TLS unless it is ``PLAIN``.
+    """Run a mosquitto with a certificate of the simulator's CA until the block ends, with TLS except at ``PLAIN``.
 
     :param options: lines of configuration for its one listener.
-    :param name: the host name in its certificate, beside 127.0.0.1.
+    :param name: the host name in its certificate, in addition to 127.0.0.1.
     """
     program = shutil.which("mosquitto", path=PROGRAMS)
     if program is None:

@@ -27,7 +27,7 @@ COLLECTIONS = (
 
 
 def collections() -> Path:
-    """A directory with the collections, for ``ANSIBLE_COLLECTIONS_PATH``; it is made once, from 55 MB."""
+    """Return a directory with the collections, for ``ANSIBLE_COLLECTIONS_PATH``; it is made once, from 55 MB."""
     directory = PROJECT / ".cache" / "bundle"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:

@@ -19,7 +19,7 @@ class Case:
     """One problem: how it comes about, which code it must have, and how many requests it may cost.
 
     ``options`` are options of the module, ``profile`` settings of a device profile made for the case, ``fault`` one of
-    the simulator's. ``says`` must be in the message, which tells what to do. In texts ``{work}`` is a directory of the
+    the simulator's. ``says`` must be in the message, which says what to do. In texts ``{work}`` is a directory of the
     controller, ``{place}`` one of the gateway, ``{token}`` the token; see ``host_variables`` for the others.
     """
 
@@ -136,7 +136,7 @@ SOUND = Case("", "", 1)
 
 
 def prepare(place: Path) -> None:
-    """Puts what is in the way of some cases on a gateway or the controller."""
+    """Make the file, the link and the open directory that some cases need, on a gateway or the controller."""
     place.mkdir(parents=True)
     (place / "file").write_text("")
     (place / "link").symlink_to(".")
@@ -147,9 +147,9 @@ def prepare(place: Path) -> None:
 def host_variables(
     simulator: RunningSimulator, name: str, case: Case, work: Path, place: Path, **more: str
 ) -> dict[str, Any]:
-    """The variables of one host that has the problem, for which the simulator is set up.
+    """Return the variables of one host that has the problem, and set up the simulator for it.
 
-    :param name: of the host; also of its device profile, and part of its hardware ID.
+    :param name: the name of the host and of its device profile, and part of its hardware ID.
     :param work: a directory of the controller that is prepared.
     :param place: a directory of the gateway that is prepared.
     :param more: texts for further braces, ``proxy_login`` and ``unknown_token``.

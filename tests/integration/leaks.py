@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks for planted secrets, in every form that they could take: in texts, in files, in what processes show."""
+"""Look for planted secrets, in every form that they could take: in texts, in files, in what processes show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DER_PIECE = 16  # bytes; what is long is found by any piece of it
 
 @functools.cache
 def forms(secret: str) -> frozenset[bytes]:
-    """The forms in which a secret could show up. Of a key any line of its body counts, and any piece of its numbers."""
+    """Return the forms in which a secret could appear: of a key, any line of its body and any piece of its numbers."""
     found = {form for text in _texts(secret) for form in _text_forms(text)}
     for piece in _pieces_of_numbers(secret):
         found |= {form for form in (piece, *_byte_forms(piece)) if b"\n" not in form}
@@ -60,7 +60,7 @@ def _byte_forms(value: bytes) -> Iterator[bytes]:
 
 
 def _pieces_of_numbers(secret: str) -> Iterator[bytes]:
-    """The private numbers of a key as its DER holds them, in pieces; the modulus is in the certificate, too."""
+    """Yield the private numbers of a key as its DER holds them, in pieces; the modulus is in the certificate, too."""
     if not secret.startswith("-----BEGIN"):
         return
     key = load_pem_private_key(secret.encode(), None, unsafe_skip_rsa_key_validation=True)
@@ -76,7 +76,7 @@ def _pieces_of_numbers(secret: str) -> Iterator[bytes]:
 
 
 def found_in(content: bytes, secrets: Mapping[str, str]) -> set[str]:
-    """The names of the secrets in a content."""
+    """Return the names of the secrets in a content."""
     with _searching(secrets) as (grep, names, handle):
         done = subprocess.run([*grep, "-h"], input=content, capture_output=True, pass_fds=[handle], check=False)
     assert done.returncode <= 1, done.stderr
@@ -86,7 +86,7 @@ def found_in(content: bytes, secrets: Mapping[str, str]) -> set[str]:
 def found_in_files(
     secrets: Mapping[str, str], since: float, *directories: Path, without: Collection[Path] = ()
 ) -> dict[str, set[str]]:
-    """File to the names of secrets in it, for files that have changed since a moment (seconds since the epoch)."""
+    """Return the names of the secrets in each file that has changed since a moment (seconds since the epoch)."""
     there = [str(directory) for directory in directories if directory.is_dir()]
     if not there:
         return {}
@@ -108,7 +108,7 @@ def found_in_files(
 
 @contextmanager
 def _searching(secrets: Mapping[str, str]) -> Iterator[tuple[list[str], dict[bytes, str], int]]:
-    """A grep for all forms of all secrets, what its matches stand for, and the file in memory that it reads them from.
+    """Yield a grep for all forms of all secrets, the name of each form's secret, and the file in memory that it reads.
 
     The forms are on no disk and in no arguments, where they would be found.
     """
@@ -125,7 +125,7 @@ def _searching(secrets: Mapping[str, str]) -> Iterator[tuple[list[str], dict[byt
 
 @contextmanager
 def watching_processes() -> Iterator[set[bytes]]:
-    """Samples arguments and environments of all processes, all the time, until the block ends."""
+    """Sample the arguments and environments of all processes, all the time, until the block ends."""
     seen: set[bytes] = set()
     stop = threading.Event()
 
@@ -154,7 +154,7 @@ def _shown_by(process: str) -> Iterator[bytes]:
 
 
 def platform_secrets(simulator: RunningSimulator) -> dict[str, str]:
-    """Every secret that the platform knows: all tokens, all that any Thing has ever got, and all dynamic keys."""
+    """Return every secret that the platform knows: all tokens, the credentials of all Things, and all dynamic keys."""
     database = sqlite3.connect(f"file:{simulator.directory}/state.db?mode=ro", uri=True)
     try:
         secrets = {f"token of {name}": token for name, token in database.execute("SELECT name, token FROM profiles")}

@@ -11,7 +11,7 @@ PATIENCE = 300  # seconds
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
-    """Whether something comes true in time."""
+    """Wait for a condition, and return whether it becomes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -29,7 +29,7 @@ RTCM = bytes.fromhex("d300133ed7d30202980edeef34b4bd62ac0941986f33360b98")  # on
 
 
 def program(name: str) -> str:
-    """The path of a program, out of the virtual environment or the system; without it the test is skipped."""
+    """Return the path of a program of the virtual environment or the system; skip the test if there is none."""
     found = shutil.which(name, path=f"{sys.prefix}/bin:{PROGRAMS}")
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -37,14 +37,14 @@ def program(name: str) -> str:
 
 
 def blocks(section: str, language: str) -> list[str]:
-    """The code of a section of the documentation."""
+    """Return the code in one language from a section of the documentation."""
     text = (PROJECT / "docs" / "consumers.md").read_text()
     (body,) = re.findall(rf"^## {re.escape(section)}$(.*?)(?=^## |\Z)", text, re.M | re.S)
     return re.findall(rf"^```{language}\n(.*?)^```$", body, re.M | re.S)
 
 
 def replaced(text: str, changes: Mapping[str, str]) -> str:
-    """Documented lines for this machine: everything that differs here is named, and must be there."""
+    """Return documented lines for this machine: ``changes`` names each difference, which must be there."""
     for before, after in changes.items():
         assert before in text, before
         text = text.replace(before, after)
@@ -52,7 +52,7 @@ def replaced(text: str, changes: Mapping[str, str]) -> str:
 
 
 def literal(text: str) -> str:
-    """An expression for ``field_map`` that finds this text in every response; Ansible sees no template in it."""
+    """Return an expression for ``field_map`` that finds this text in every response; Ansible sees no template in it."""
     quoted = json.dumps(text).replace("`", "\\`").replace("{", "\\u007b")
     return f"`{quoted}`"
 
@@ -67,7 +67,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, feed: bytes = b""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program and what it starts, until the block ends; ``feed`` goes into it every 50 ms."""
+    """Run a program and the processes that it starts until the block ends; ``feed`` goes into it every 50 ms."""
     variables = {"PATH": f"{sys.prefix}/bin:{PROGRAMS}", "HOME": str(log.parent), **(environment or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -106,9 +106,9 @@ def running(
 
 @contextmanager
 def supervised(command: str, log: Path) -> Iterator[str]:
-    """A program that is started again whenever it ends, as systemd would do it.
+    """Run a program until the block ends, and start it again whenever it ends, as systemd would do it.
 
-    Gives the command for a restart, which returns once the old process has ended and a new one has begun.
+    Yield the command for a restart, which returns once the old process has ended and a new one has begun.
     """
     pid = log.with_suffix(".pid")
     begin = f"{command} & child=$!; echo $child >{pid}"

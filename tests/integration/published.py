@@ -16,7 +16,7 @@ CONTENT = ["meta", "plugins", "roles", "playbooks"]
 
 
 def tool(name: str, *arguments: str | Path, work: Path, collections: Path, prefix: str | Path = sys.prefix) -> str:
-    """Runs a program of a virtual environment and returns what it prints."""
+    """Run a program of a virtual environment, and return its output."""
     run = subprocess.run(
         [f"{prefix}/bin/{name}", *map(str, arguments)],
         cwd=work,
@@ -30,7 +30,7 @@ def tool(name: str, *arguments: str | Path, work: Path, collections: Path, prefi
 
 
 def build(work: Path) -> Path:
-    """Builds the tarball."""
+    """Build the tarball, and return its path."""
     source = work / "source"
     source.mkdir()
     tracked = subprocess.run(
@@ -49,14 +49,14 @@ def build(work: Path) -> Path:
 
 
 def install(tarball: Path, collections: Path, prefix: str | Path = sys.prefix) -> Path:
-    """Installs the tarball below a directory with the ansible-galaxy of an environment; returns where it is."""
+    """Install the tarball below a directory with the ansible-galaxy of an environment; return the collection's path."""
     arguments: tuple[str | Path, ...] = ("collection", "install", "--offline", tarball, "-p", collections)
     tool("ansible-galaxy", *arguments, work=tarball.parent, collections=collections, prefix=prefix)
     return collections / "ansible_collections" / "thingstream" / "ztp"
 
 
 def cut(root: Path) -> None:
-    """Removes what is not published content."""
+    """Remove everything but the published content."""
     for entry in root.iterdir():
         if entry.name in [*CONTENT, "MANIFEST.json", "FILES.json"]:
             continue

@@ -33,12 +33,12 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
 
     def resize(self, columns: int) -> None:
-        """Makes the window another width, and tells the program."""
+        """Change the width of the window, and notify the program."""
         self.program.setwinsize(ROWS, columns)
         self.screen.resize(columns=columns)
 
     def wait(self, until: Callable[[], bool] = lambda: False, seconds: float = 120) -> None:
-        """Follows the screen until something holds, or the program has ended."""
+        """Follow the screen until a condition holds, or the program has ended."""
         deadline = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < deadline, self.lines
@@ -62,14 +62,14 @@ class Terminal:
         return "".join(row[column].data for column in range(self.screen.columns)).rstrip()
 
     def status(self) -> int | None:
-        """The exit status, once the program has ended."""
+        """Return the exit status, once the program has ended."""
         self.program.close()
         status: int | None = self.program.exitstatus
         return status
 
     @property
     def lines(self) -> list[str]:
-        """What is on the screen and above it, without empty lines."""
+        """The text on the screen and above it, without empty lines."""
         width = self.screen.columns
         above = ["".join(row[column].data for column in range(width)) for row in self.screen.history.top]
         return [line.rstrip() for line in [*above, *self.screen.display] if line.strip()]
@@ -79,7 +79,7 @@ class Terminal:
 def at_terminal(
     command: Sequence[str], work: Path, environment: Mapping[str, str], *, columns: int
 ) -> Iterator[Terminal]:
-    """Starts a program with a terminal of its own; ends it with the block."""
+    """Run a program with a terminal of its own until the block ends."""
     own = {**environment, "TERM": "xterm"}
     program = pexpect.spawn(command[0], list(command[1:]), cwd=work, env=own, dimensions=(ROWS, columns), echo=False)
     try:

@@ -85,13 +85,13 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     def column(self, number: int, section: str = "gateways") -> list[str]:
-        """The texts of one column, counted from 0, of the rows that are there."""
+        """Return the first lines of one column, counted from 0, in the rows that are there."""
         script = "return [...document.querySelectorAll(arguments[0])].map((cell) => cell.innerText.split('\\n')[0])"
         found: list[str] = self.run(script, f"#{section} tbody tr td:nth-child({number + 1})")
         return found
 
     def sort(self, title: str) -> str | None:
-        """Clicks on the head of a column and returns how it is sorted then."""
+        """Click on the head of a column, and return its new sort order."""
         (head,) = [head for head in self.all("#gateways th") if head.text.startswith(title)]
         head.find_element(By.TAG_NAME, "button").click()
         assert len(self.all("#gateways th[aria-sort]")) == 1
@@ -107,7 +107,7 @@ class Page:
         return self.one("#gateways .pager p").text
 
     def seconds(self, script: str) -> float:
-        """How long a script takes until the page has its new layout."""
+        """Return the seconds that a script takes until the page has its new layout."""
         code = (
             f"const start = performance.now(); {script}; document.body.offsetHeight; return performance.now() - start"
         )
@@ -135,7 +135,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def opened(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page; when the test is over, it must have fetched nothing and complained about nothing."""
+    """Yield a function that opens a page; when the test is over, the page must have fetched and logged nothing."""
     file = tmp_path / "thingstream-audit.html"
 
     def open_page(
@@ -154,7 +154,7 @@ def opened(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
 
 
 def assert_quiet(browser: Chrome, file: Path) -> None:
-    """No error, no warning, and nothing was asked for but the page itself, since this was asked last."""
+    """Check that the browser has logged nothing and requested nothing but the page itself since the last check."""
     assert browser.get_log("browser") == []
     assert requests_of(browser) <= {file.as_uri()}
 

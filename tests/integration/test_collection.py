@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is built and installed runs without the checkout it came from."""
+"""The built and installed collection runs without the checkout it came from."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Site:
         )
 
     def ssh_arguments(self, text: str) -> str:
-        """The arguments of ssh that reach the gateways, with more lines at the end of their configuration."""
+        """Return the arguments of ssh that reach the gateways, with more lines at the end of their configuration."""
         known = Path(re.findall(r'-F "(.*)"', self.reached["ansible_ssh_common_args"])[0])
         own = self.work / "ssh_config"
         own.write_text(known.read_text() + text)
@@ -172,7 +172,7 @@ GREETING = "Welcome to the gateway.\r\nbegin\nend\nfailed permission of an earli
 
 @contextmanager
 def greeting_server(site: Site, name: str) -> Iterator[int]:
-    """A second SSH server on a gateway, which shows a banner before it lets anybody in; its port."""
+    """Run a second SSH server on a gateway, with a banner before the login, until the block ends; yield its port."""
     port = free_port()
     (site.gateways.root(name) / "etc/banner").write_text(GREETING)
     target = (site.gateways.where / name / "pid").read_text().strip()

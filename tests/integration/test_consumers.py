@@ -65,7 +65,7 @@ def broker(simulator: RunningSimulator, tmp_path_factory: pytest.TempPathFactory
 
 
 def mosquitto(program: str, port: int, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A client that knows the deployed files and the port, which on this machine is not 8883."""
+    """Run a client that knows the deployed files and the port, which on this machine is not 8883."""
     files = ["--cafile", str(directory / "ca.crt"), "--cert", str(directory / "client.crt")]
     command = [program, "-h", "127.0.0.1", "-p", str(port), *files, "--key", str(directory / "client.key"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a gateway costs where nothing is due, in figures that do not depend on the machine.
+"""The cost of a gateway with nothing due, in figures that do not depend on the machine.
 
 `make bench` measures seconds. These figures stand for them in continuous integration: a figure that grows is a run that
 has become slower. Raise a limit only with the ratios of `make bench` before and after.
@@ -98,5 +98,5 @@ def imported(run: Run) -> set[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a name is that of a package of the environment, and not of one that was looked for in vain."""
+    """Return whether a name is that of a package of the environment, and not of one that was looked for in vain."""
     return name not in sys.stdlib_module_names and importlib.util.find_spec(name) is not None

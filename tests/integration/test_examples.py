@@ -109,7 +109,7 @@ esac
 GPSPIPE = """#!/bin/sh
 ! grep -q ^ntrip:// /run/gpsd.arguments || echo '{"class":"RTCM3"}'
 """
-# The user is nobody special, and reads what is deployed by the group alone.
+# The user is an ordinary one, and reads the deployed files through the group alone.
 CORRECTIONS_UNIT = "[Service]\nExecStart=setpriv --reuid consumer --regid gnss --clear-groups /usr/bin/corrections\n"
 CORRECTIONS = f"""#!/bin/sh
 . /{CURRENT}/credentials.env
@@ -153,7 +153,7 @@ def on_gateway(machines: Fleet, gateway: str, command: str) -> str:
 
 
 def put(machines: Fleet, gateway: str, files: Mapping[str, str]) -> None:
-    """Writes files to a gateway; what begins like a script becomes one."""
+    """Write files to a gateway; a text that begins like a script becomes executable."""
     for name, text in files.items():
         path = machines.root(gateway) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,13 +162,13 @@ def put(machines: Fleet, gateway: str, files: Mapping[str, str]) -> None:
 
 
 def put_unit(machines: Fleet, gateway: str, unit: str, text: str, files: Mapping[str, str]) -> None:
-    """A unit of systemd that runs already, as after the installation of its package."""
+    """Put a unit of systemd on a gateway and start it, as the installation of its package does."""
     put(machines, gateway, {"usr/bin/systemctl": SYSTEMCTL, f"lib/systemd/system/{unit}.service": text, **files})
     on_gateway(machines, gateway, f"systemctl daemon-reload && systemctl restart {unit} && rm /run/started")
 
 
 def put_program(machines: Fleet, gateway: str, name: str) -> None:
-    """A program of this machine, with its own loader and libraries, whatever the gateway has."""
+    """Put a program of this machine on a gateway, with its own loader and libraries, whatever the gateway has."""
     program = shutil.which(name, path=PROGRAMS)
     if program is None:
         pytest.skip(f"{name} is not installed")
@@ -183,7 +183,7 @@ def put_program(machines: Fleet, gateway: str, name: str) -> None:
 
 
 def started(machines: Fleet, gateway: str) -> int:
-    """How often a service was started since the preparation."""
+    """Return the number of times a service was started since the preparation."""
     record = machines.root(gateway) / "run" / "started"
     return len(record.read_text().splitlines()) if record.exists() else 0
 
@@ -208,7 +208,7 @@ class Site:
     variables: dict[str, Any] = field(default_factory=dict)
 
     def run(self, playbook: str, *arguments: str, connect: bool = True) -> Run:
-        """Runs a playbook of the example, or of the collection."""
+        """Run a playbook of the example, or of the collection."""
         extra = {**self.variables, **(self._connection() if connect else {})}
         bundle = self.directory.parent / "bundle.pem"
         bundle.write_text(Path(DEFAULT_CA_BUNDLE_PATH).read_text() + self.simulator.ca_path.read_text())
@@ -239,7 +239,10 @@ class Site:
         return {**settings, "ansible_host": "{{ " + repr(of_host) + "[inventory_hostname] }}"}
 
     def check_run_again_check(self, playbook: str, task: str = ENSURE, *, asks: bool = True, **options: Any) -> Run:
-        """The four runs; returns the one that did it, in which alone the platform is asked, once for each host."""
+        """Check, run, run again and check again; return the first real run.
+
+        :param asks: whether the four runs send one request for each host, or none.
+        """
         self.simulator.clear_requests()
         check, done, again, check_again = (
             self.run(playbook, *arguments, **options) for arguments in (["--check"], [], [], ["--check"])
@@ -264,7 +267,7 @@ class Site:
         return dict(group)
 
     def modes(self, host: str, group: str = "root") -> dict[str, str]:
-        """The mode of each file in use, all of which belong to root and the group."""
+        """Return the mode of each file in use; all of them must belong to root and the group."""
         gateway = self.hosts[host]
         current, found = self.machines.root(gateway) / CURRENT, {}
         for file in current.iterdir():
@@ -276,7 +279,7 @@ class Site:
 
 @contextmanager
 def serving_any_login() -> Iterator[int]:
-    """A caster: the port at which it answers whoever comes."""
+    """Run a caster that accepts any login until the block ends; yield its port."""
     with serving(lambda connection, _: connection.sendall(b"ICY 200 OK\r\n\r\n" + RTCM_MESSAGE)) as server:
         yield server.port
 
@@ -369,7 +372,7 @@ def test_a_bridge_of_mosquitto(machines: Fleet, simulator: RunningSimulator, tmp
 
 @contextmanager
 def platform_broker(simulator: RunningSimulator, token: str, tmp_path: Path) -> Iterator[None]:
-    """The broker of the platform, with a correction from it five times a second."""
+    """Run the broker of the platform, with a correction from it five times a second, until the block ends."""
     work = tmp_path / "broker"
     work.mkdir()
     own = simulator.post(token, hardwareId="publisher").json()

@@ -44,7 +44,7 @@ class Site:
         return self.gateways.root(host) / PATH
 
     def in_use(self) -> dict[str, str]:
-        """Host to its generation in use."""
+        """Return the generation in use for each host."""
         return {host: os.readlink(self.path(host) / "current").rpartition("/")[2] for host in HOSTS}
 
     def running(self, program: str) -> list[str]:

@@ -67,7 +67,7 @@ class Site:
             self.write(host, TREE, f"{serial}\0")
 
     def run(self, playbook: str, *arguments: str, environment: dict[str, str] | None = None, **variables: Any) -> Run:
-        """Runs a playbook, or the text of one."""
+        """Run a playbook, given by its name or its text."""
         file = self.work / "variables.yml"
         # not as extra variables: no set_fact is stronger than those
         inventory = self.work / "inventory"
@@ -117,7 +117,7 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
 
 
 def ini_of(site: Site) -> dict[str, Any]:
-    """What Ansible reads from the inventory in INI: host to hardware ID."""
+    """Return the hardware ID of each host as Ansible reads it from the inventory in INI."""
     manager = InventoryManager(loader=DataLoader(), sources=[str(site.work / "thingstream-hardware-ids.ini")])
     return {host.name: host.vars["thingstream_gateway_hardware_id"] for host in manager.get_hosts()}
 

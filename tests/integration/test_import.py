@@ -30,7 +30,7 @@ class Site:
     name: str
 
     def run(self, module: str, *arguments: str, **options: Any) -> Run:
-        """One task with the module; the API is the simulator, and everything has a place below ``work``."""
+        """Run one task with the module; the API is the simulator, and everything has a place below ``work``."""
         own = {name.removeprefix("thingstream_gateway_"): value for name, value in self.platform.items()}
         if module == "import":
             own = {"broker_ca_path": own["broker_ca_path"]}
@@ -42,7 +42,7 @@ class Site:
         return run_playbook(self.work, inventory, *arguments, playbook=str(playbook))
 
     def in_portal(self, **settings: Any) -> tuple[str, dict[str, Any]]:
-        """A Thing that somebody has made by hand: the token of its profile, and what the portal shows."""
+        """Create a Thing as if by hand, and return the token of its profile and the response as the portal shows it."""
         token = self.simulator.put_profile(self.name, **{"service": "pointperfect", "plan": "mqtt", **settings})
         response: dict[str, Any] = self.simulator.post(token, "pointperfect", hardwareId=self.name).json()
         self.simulator.clear_requests()

@@ -108,7 +108,7 @@ class Life:
         return outcome
 
     def live(self, days: int, desired: Desired, every: int = 1) -> None:
-        """One run every day, or every so many days."""
+        """Run once every ``every`` days, for ``days`` days in all."""
         for _day in range(0, days, every):
             self.run(desired)
             self.pass_days(every)
@@ -120,7 +120,7 @@ class Life:
         return [later - earlier for earlier, later in itertools.pairwise(dates)]
 
     def keys_cover(self) -> bool:
-        """Whether the installed dynamic keys are valid now."""
+        """Return whether one of the installed dynamic keys is valid now."""
         response = credentials.decode((self.directory / "gateway/current/credentials.json").read_bytes())
         fields = credentials.extract(response, SERVICES[self.service], {})
         parsed = credentials.check(response, fields, SERVICES[self.service], {}, self.now())
@@ -150,7 +150,7 @@ def test_years_of_keys_and_certificates(life: Life) -> None:
     assert set(life.gaps[1:]) == {28}
     assert len(life.simulator.things(hardware_id=str(life.directory))) == 1
 
-    # 10 % before the end of its 730 days the certificate is due; the platform has no other one until somebody acts
+    # 10 % before the end of its 730 days the certificate is due; the platform keeps it until it is replaced there
     certificates = {outcome.thing["fingerprint_sha256"] for outcome in [life.run(desired)] if outcome.thing}
     life.happened.clear()
     before = life.simulator.things(hardware_id=str(life.directory))[0]
@@ -188,7 +188,7 @@ def test_a_renewal_that_is_refused_leaves_what_works(life: Life) -> None:
 
 
 def test_passwords_are_renewed_by_age(life: Life) -> None:
-    """CloudLocate: no date, every renewal another Thing, and a list that somebody works through once a year."""
+    """CloudLocate: no date, every renewal another Thing, and a retirement list that is worked through once a year."""
     life.service = "cloudlocate"
     life.token = life.simulator.put_profile("life", service="cloudlocate")
     desired = life.desired(max_age=90, renew_spread=0)

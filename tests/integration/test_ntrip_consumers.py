@@ -62,7 +62,7 @@ class Consumer:
         return self.work / "gateway" / "current"
 
     def command(self, unit: str, changes: Mapping[str, str]) -> list[str]:
-        """The command of a unit, in a shell that stands in for systemd: one of two dollars, variables, credentials."""
+        """Return a unit's command in a shell in place of systemd, with variables, credentials, and ``$`` for ``$$``."""
         text = (GPSD / "files/thingstream.conf" if unit == "gpsd" else EXAMPLE / f"files/{unit}.service").read_text()
         (command,) = re.findall("^ExecStart=(.+)$", text, re.M)
         script = ["set -a"]
@@ -75,7 +75,7 @@ class Consumer:
         return ["sh", "-euc", "\n".join(script).replace(str(DOCUMENTED), str(self.current))]
 
     def healthy(self, network: Network, changes: Mapping[str, str]) -> bool:
-        """Whether the documented health command succeeds."""
+        """Return whether the documented health command succeeds."""
         command = replaced(self.options[f"{PREFIX}health_command"], changes)
         path = f"{sys.prefix}/bin:{PROGRAMS}"
         shell = network.within("sh", "-c", command)
@@ -114,7 +114,7 @@ def provisioned(
 
 @contextmanager
 def started(consumer: Consumer, network: Network, units: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
-    """The programs of a consumer's units, each with what is different here."""
+    """Run the programs of a consumer's units until the block ends, each with its changes for this machine."""
     with ExitStack() as stack:
         for unit, different in units.items():
             command = network.within(*consumer.command(unit, different))
@@ -129,7 +129,7 @@ def health_follows_the_caster(
     *,
     wants_position: bool = True,
 ) -> None:
-    """The health command fails while the caster refuses the login, succeeds while it streams, fails once it stops.
+    """Check that the health command fails at a refused login, succeeds while the caster streams, fails once it stops.
 
     Some programs listen on every address, so all have a network of their own.
     """
@@ -262,7 +262,7 @@ def test_health_commands_of_programs_that_cannot_run_here(
 
 
 def test_units_are_sound(tmp_path: Path) -> None:
-    """By systemd itself; programs that are not here, it is not told of."""
+    """Let systemd itself check the units, without the programs that are not installed here."""
     verify = program("systemd-analyze")
     for unit in (EXAMPLE / "files").glob("*.service"):
         text = re.sub("^ExecStart=/opt/[^ ]*", "ExecStart=/bin/true", unit.read_text(), flags=re.M)

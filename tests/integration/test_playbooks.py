@@ -38,7 +38,7 @@ class Site:
     inventory: Path | None = None
 
     def run(self, playbook: str, *arguments: str, **variables: Any) -> Run:
-        """Runs a playbook of the collection; ``variables`` without their prefix."""
+        """Run a playbook of the collection; ``variables`` come without their prefix."""
         own = {f"thingstream_gateway_{name}": value for name, value in variables.items()}
         file = self.work / "variables.yml"
         file.write_text(yaml.safe_dump(plain({**self.variables, **own})))
@@ -65,7 +65,7 @@ class Site:
         return {host: os.readlink(self.path(host) / "current").rpartition("/")[2] for host in HOSTS}
 
     def age(self, hosts: Sequence[str], issued_at: str = "2020-01-01T00:00:00Z") -> None:
-        """Makes the credentials of some gateways look as if they had arrived long ago."""
+        """Make the credentials of some gateways look as if they had arrived long ago."""
         for host in hosts:
             file = self.path(host) / "current" / "thing.json"
             mode = file.stat().st_mode
@@ -341,7 +341,7 @@ def test_retire(site: Site) -> None:
         assert again.status == 0, again.output
         assert again.of(mark) == {}
     assert json.loads((site.work / "thingstream-retired.json").read_text()) == []
-    # a Thing that was deactivated is not returned to, unless somebody insists
+    # a Thing that was deactivated is not returned to, unless force is set
     refused = site.run("rollback", "--limit", "gw1,bb1")
     assert refused.values("error_code") == {"bb1": "no_generation", "gw1": "no_generation"}
     assert "deactivated" in refused.hosts["gw1"]["msg"]
@@ -424,12 +424,12 @@ def test_things_of_gateways_that_are_gone(site: Site) -> None:
 
 @pytest.mark.full
 def test_things_stay_on_the_list_until_tasks_report_them(site: Site) -> None:
-    """Tasks that fail; a question that nobody can answer; and one Thing reported, but not the one after it."""
+    """Tasks that fail; a prompt without a terminal; and one Thing reported, but not the one after it."""
     for force in (False, True, True):
         assert site.run("provision", "--limit", "gw1", force=force).status == 0
 
     def listed() -> list[str]:
-        """What the last run found on the list, before it ran any task."""
+        """Return the client IDs that the last run found on the list, before it ran any task."""
         return [entry["client_id"] for entry in json.loads((site.work / "thingstream-retired.json").read_text())]
 
     assert site.run("retire").status == 0
@@ -450,7 +450,7 @@ def test_things_stay_on_the_list_until_tasks_report_them(site: Site) -> None:
 
 
 def documented_question() -> str:
-    """The task file of the documentation, which asks a person."""
+    """Return the task file of the documentation, which asks a person."""
     text = (PROJECT / "docs/operations.md").read_text()
     (found,) = re.findall(r"\n    # inventory: thingstream_gateway_retire_tasks.*\n((?:    .*\n)+)", text)
     return textwrap.dedent(found)
@@ -476,9 +476,9 @@ def test_playbooks_work_after_a_play_that_lost_hosts(site: Site) -> None:
         site.work, site.gateways.inventory, "-e", f"@{file}", playbook=str(playbook), environment=free, seconds=600
     )
     assert run.status == 2, "one gateway was lost"
-    told = [entry["result"] for entry in run.results if entry["task"] == "Tell how to resume"]
-    began = {result["msg"].split("=")[-1] for result in told}
-    assert len(told) > 1, run.output
+    hints = [entry["result"] for entry in run.results if entry["task"] == "Tell how to resume"]
+    began = {result["msg"].split("=")[-1] for result in hints}
+    assert len(hints) > 1, run.output
     assert len(began) == 1, "every batch has the same time to resume at"
     assert set(run.of("Replace what arrived before the rotation began")) == {"bb1", "gw2", "gw3"}
     assert set(run.of("Mark the Thing as deactivated")) == {"bb1", "gw2", "gw3"}
@@ -510,7 +510,7 @@ def test_absent(site: Site) -> None:
 
 
 def audited(site: Site) -> dict[str, Any]:
-    """The report as JSON; the other three forms name the same gateways."""
+    """Return the report in JSON; the other three forms must name the same gateways."""
     report: dict[str, Any] = json.loads((site.work / "thingstream-audit.json").read_text())
     for ending in ("csv", "html", "prom"):
         text = (site.work / f"thingstream-audit.{ending}").read_text()
@@ -662,7 +662,7 @@ false
 
 @pytest.mark.full
 def test_the_connection_is_cut_right_after_the_switch(site: Site) -> None:
-    """The health command itself ends the SSH session that it runs in; nobody but the gateway can go back."""
+    """The health command itself ends the SSH session that it runs in; only the gateway itself can revert."""
     assert site.run("provision").status == 0
     old = site.client_ids()
     site.simulator.clear_requests()

@@ -97,7 +97,7 @@ def shell(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def subscribe(files: Path, client_id: str, seconds: int = 120) -> subprocess.CompletedProcess[str]:
-    """The documented line of mosquitto_sub, for one message."""
+    """Run the documented line of mosquitto_sub, for one message."""
     (line,) = blocks("mosquitto_sub", "sh")
     changes = {str(DOCUMENTED): str(files), '"$THINGSTREAM_HOST"': "localhost", '"$THINGSTREAM_CLIENT_ID"': client_id}
     return shell(f"{replaced(line, changes).rstrip()} -C 1 -W {seconds}")
@@ -105,7 +105,7 @@ def subscribe(files: Path, client_id: str, seconds: int = 120) -> subprocess.Com
 
 @contextmanager
 def bridging(site: Site, port: int, name: str = "one") -> Iterator[str]:
-    """A gateway's own mosquitto that includes what is deployed; gives the command that restarts it."""
+    """Run a gateway's own mosquitto with the deployed files until the block ends; yield the command for a restart."""
     (include,) = blocks("mosquitto", "conf")
     settings = site.work / "gateway.conf"
     own = f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_type all\n"
@@ -115,7 +115,7 @@ def bridging(site: Site, port: int, name: str = "one") -> Iterator[str]:
 
 
 def bridge_commands(port: int, service: str = "pointperfect") -> dict[str, Any]:
-    """The documented health check, for a broker on another port."""
+    """Return the options of the documented health check, for a broker on another port."""
     text = blocks("mosquitto", "yaml")[0]
     (health,) = re.findall("^thingstream_gateway_health_command: (.*)$", text, re.M)
     changes = {
@@ -126,17 +126,17 @@ def bridge_commands(port: int, service: str = "pointperfect") -> dict[str, Any]:
 
 
 def again(restart: str, port: int, service: str = "pointperfect") -> None:
-    """Restarts a gateway's mosquitto and waits until its bridge is connected."""
+    """Restart a gateway's mosquitto, and wait until its bridge is connected."""
     shell(restart)
     health = bridge_commands(port, service)["health_command"]
     assert eventually(lambda: shell(health).returncode == 0)
 
 
 def passes(broker_pub: list[str], broker_sub: list[str], topic: str, text: str) -> bool:
-    """Whether a message published at one broker arrives at another."""
+    """Return whether a message published at one broker arrives at another."""
     receive = [program("mosquitto_sub"), *broker_sub, "-t", topic, "-C", "1", "-W", "120"]
     with subprocess.Popen(receive, stdout=subprocess.PIPE, text=True) as receiver:
-        # published again and again, because nobody tells when a subscription is in place
+        # published again and again, because no program reports when its subscription is in place
         arrived = eventually(
             lambda: (
                 receiver.poll() is not None
@@ -173,7 +173,7 @@ class Fleet:
 
     @contextmanager
     def broker(self, acl: str) -> Iterator[Broker]:
-        """The broker as it is after a restart: who may what, and who is revoked."""
+        """Run the broker until the block ends, with this ACL and the current revocation list, as after a restart."""
         (self.work / "acl").write_text(f"{acl}user {self.two}\ntopic write /pp/#\ntopic read /pp/ip/us\n")
         simulate("crl", self.simulator.directory, self.work / "crl.pem")
         mutual = f"require_certificate true\nuse_identity_as_username true\ncrlfile {self.work}/crl.pem"
@@ -338,7 +338,7 @@ def test_pygnssutils_and_pygpsclient_over_mqtt(simulator: RunningSimulator, site
             "corrections.bin": str(output),
         }
         line = replaced(blocks("pygnssutils", "sh")[0], changes)
-        # it has no option for the CA: here it is told as the CA of the system
+        # it has no option for the CA: here it is made a CA of the system
         trusted = {"SSL_CERT_FILE": str(simulator.ca_path)}
         with running(
             ["sh", "-euc", line.replace("gnssmqttclient", "exec gnssmqttclient")], tmp_path / "log", trusted
@@ -355,7 +355,7 @@ def test_pygnssutils_and_pygpsclient_over_mqtt(simulator: RunningSimulator, site
 
 
 def replaced_by_loader(path: Path, directory: Path) -> Path:
-    """Reads u-center's file with PyGPSClient's own loader and makes PEM files of what it has found."""
+    """Read u-center's file with PyGPSClient's own loader, and make PEM files of the result."""
     source = distribution("pygpsclient").locate_file("pygpsclient/spartn_json_config.py")
     found = importlib.util.spec_from_file_location("spartn_json_config", str(source))  # no display, no tkinter
     assert found is not None
@@ -424,7 +424,7 @@ def rover(simulator: RunningSimulator, site: Site) -> tuple[Site, int, str, str]
 
 @contextmanager
 def caster_of_rtklib(network: Network, login: str, port: int, log: Path) -> Iterator[None]:
-    """A caster for NTRIP 1; it listens on every address, so it has a network of its own."""
+    """Run a caster for NTRIP 1 until the block ends; it listens on every address, so it has a network of its own."""
     out = f"ntripc://{login}@:{port}/{MOUNT}:{STR}"
     with running(network.within(program("str2str"), "-out", out), log, feed=RTCM) as process:
 
@@ -437,12 +437,12 @@ def caster_of_rtklib(network: Network, login: str, port: int, log: Path) -> Iter
 
 
 def received(output: Path, seconds: float = PATIENCE) -> bool:
-    """Whether a correction comes into a file."""
+    """Return whether a correction comes into a file in time."""
     return eventually(lambda: output.exists() and RTCM in output.read_bytes(), seconds)
 
 
 def unit_command(section: str) -> str:
-    """The command of a documented unit as a shell would write it: systemd takes one of two dollars away."""
+    """Return the command of a documented unit as a shell would write it: systemd takes one of two dollars away."""
     (command,) = re.findall("^ExecStart=(.*)$", blocks(section, "ini")[0], re.M)
     return str(command).replace("$$", "$")
 
@@ -479,7 +479,7 @@ def test_str2str_and_gpsd(rover: tuple[Site, int, str, str], tmp_path: Path) -> 
 
 @contextmanager
 def receiver() -> Iterator[int]:
-    """A receiver that sends RTCM to whoever connects."""
+    """Run a receiver that sends RTCM to each client until the block ends; yield its port."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.2)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What somebody sees who follows a long run: at a terminal, and in a file."""
+"""The progress of a long run: at a terminal, and in a file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bars(terminal: Terminal) -> list[tuple[int, int]]:
 
 
 def flat(lines: list[str], columns: int) -> str:
-    """Lines of a screen as one text, so that it does not matter where they wrap."""
+    """Return the lines of a screen as one text, so that it does not matter where they wrap."""
     return "".join(line.ljust(columns) for line in lines)
 
 

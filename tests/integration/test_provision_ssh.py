@@ -50,7 +50,7 @@ def provision(gateways: Fleet, settings: dict[str, Any], work: Path, *arguments:
 
 
 def current(gateways: Fleet, host: str) -> Path:
-    """The generation in use, seen from outside (where an absolute link would lead astray; this one is relative)."""
+    """Return the path of the link to the generation in use, from outside, where only a relative link leads to it."""
     return gateways.root(host) / PATH[1:] / "current"
 
 
@@ -189,7 +189,7 @@ def test_a_gateway_that_vanishes_finds_its_response_in_spool(
     owner = path.parent.stat()
 
     def take_away() -> None:
-        """Once the Thing exists, the look is over and the answer is on its way."""
+        """Make the path unwritable once the Thing exists: then the look is over, and the response is on its way."""
         while len(simulator.things(hardware_id="imei-gw1")) == known:
             time.sleep(0.1)
         os.chown(path.parent, 0, 0)

@@ -95,7 +95,7 @@ def test_nothing_shows_or_keeps_a_secret(
         shutil.rmtree(tmp_path / "spool")
         for playbook in ("verify", "rollback", "retire", "audit"):
             outputs.append(run_all(gateways, planted, tmp_path, playbook=playbook, **logged))
-        assert set(outputs[-4].values("error_code").values()) == {"unreachable"}, "nobody listens where it connects to"
+        assert set(outputs[-4].values("error_code").values()) == {"unreachable"}, "no server listens at that address"
         assert len(list(tmp_path.glob("thingstream-audit.*"))) == 4, "they are searched below"
         unhealthy = {"health_command": f"cat {PATH}/current/credentials.*; false", "health_timeout": 1, "force": True}
         variables = json.dumps({f"thingstream_gateway_{name}": value for name, value in unhealthy.items()})
@@ -123,7 +123,7 @@ def test_nothing_shows_or_keeps_a_secret(
 def test_runner_artifacts_hold_no_secret(
     gateways: Fleet, simulator: RunningSimulator, planted: dict[str, Any], tmp_path: Path
 ) -> None:
-    """What AWX would keep for years: job events and output."""
+    """Job events and output, which AWX would keep for years."""
     private = tmp_path / "runner"
     (private / "inventory").mkdir(parents=True)
     shutil.copy(planted["inventory"], private / "inventory" / "planted.yml")

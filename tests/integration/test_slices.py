@@ -61,7 +61,7 @@ class Controller:
     variables: Mapping[str, Any]
 
     def run(self, name: str, playbook: str, slices: int, fleet: Mapping[str, Any], **variables: Any) -> list[Job]:
-        """Runs all slices of a job, some at the same time; ``variables`` without their prefix."""
+        """Run all slices of a job, some at the same time; ``variables`` come without their prefix."""
         cut = [dict(sorted(fleet.items())[number::slices]) for number in range(slices)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             jobs = [
@@ -71,7 +71,7 @@ class Controller:
             return [job.result() for job in jobs]
 
     def job(self, name: str, number: int, playbook: str, hosts: Mapping[str, Any], variables: Mapping[str, Any]) -> Job:
-        """Runs one slice with an inventory that knows no other gateway."""
+        """Run one slice with an inventory that knows no other gateway."""
         private = self.work / "jobs" / name
         (private / "inventory").mkdir(parents=True)
         (private / "project").mkdir()
@@ -106,7 +106,7 @@ class Controller:
         return Job(status, private, ended[0] if ended else {}, results)
 
     def records(self, fleet: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """What each gateway has, without what differs between two Things."""
+        """Return the state of each gateway, without the fields that differ between two Things."""
         found = {}
         for host, variables in fleet.items():
             path = Path(variables["thingstream_gateway_path"])
@@ -123,7 +123,7 @@ class Controller:
         return found
 
     def secrets(self, fleet: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """What the gateways of a fleet hold that nobody may see, and their token."""
+        """Return the passwords that the gateways of a fleet hold, and their token."""
         found = {}
         for variables in fleet.values():
             directory = Path(variables["thingstream_gateway_path"])
@@ -133,7 +133,7 @@ class Controller:
         return found
 
     def shown(self, secrets: dict[str, str]) -> dict[str, set[str]]:
-        """File to the secrets in it, in all that jobs leave on a controller but inventories, which have tokens."""
+        """Return the secrets in each file that jobs leave on a controller, except inventories, which have tokens."""
         found = found_in_files(secrets, 0, self.work / "jobs", self.work / "home")
         inventories = {file for file in found if file.endswith("/inventory/hosts")}
         assert inventories, "the search finds nothing even where something is"
@@ -146,7 +146,7 @@ def controller(simulator: RunningSimulator, platform: Mapping[str, Any], tmp_pat
 
 
 def fleet(controller: Controller, name: str, hosts: Sequence[str] = FLEET) -> dict[str, dict[str, Any]]:
-    """Gateways that hold nothing, with a device profile of their own."""
+    """Return the variables of gateways that hold nothing, with a device profile of their own."""
     token = controller.simulator.put_profile(f"slices-{name}", service="cloudlocate")
     return {
         host: {
@@ -159,7 +159,7 @@ def fleet(controller: Controller, name: str, hosts: Sequence[str] = FLEET) -> di
 
 
 def unreachable(host: str) -> dict[str, Any]:
-    """A gateway that refuses connections."""
+    """Return the variables of a gateway that refuses connections."""
     return {
         "ansible_connection": "ssh",
         "ansible_host": "127.0.1.250",
@@ -170,18 +170,18 @@ def unreachable(host: str) -> dict[str, Any]:
 
 
 def published(jobs: Sequence[Job]) -> dict[str, Any]:
-    """What the next node of a workflow gets from all slices: one dictionary, in which the last one to end wins."""
+    """Return the dictionary that the next node of a workflow gets from all slices; the last value of a name wins."""
     return {name: value for job in jobs for name, value in job.statistics.get("artifact_data", {}).items()}
 
 
 def total(jobs: Sequence[Job]) -> dict[str, Any]:
-    """The sum of the slices, found as that next node can find it."""
+    """Return the sum of the slices, found as the next node of the workflow can find it."""
     names = [name for name in published(jobs) if name.startswith("thingstream_summary_")]
     return fleet_summary.total([published(jobs)[name] for name in names])
 
 
 def counts(summary: Mapping[str, Any]) -> dict[str, int]:
-    """What is not zero in a summary."""
+    """Return the counts of a summary that are not zero."""
     return {name: summary[name] for name in fleet_summary.COUNTS if summary[name]}
 
 

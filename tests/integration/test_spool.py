@@ -16,7 +16,7 @@ FIELD_MAP = '{"thingstream_gateway_field_map": {"username": "login.name", "passw
 
 
 class Attempt:
-    """Runs over one CloudLocate gateway whose answer has names that nobody expects."""
+    """Runs over one CloudLocate gateway whose response has unexpected field names."""
 
     def __init__(self, simulator: RunningSimulator, platform: dict[str, Any], work: Path) -> None:
         renamed = {"username": "login.name", "password": "login.pass"}
@@ -61,7 +61,7 @@ def test_an_answer_waits_for_a_field_map(attempt: Attempt, simulator: RunningSim
 def test_gateways_with_one_name_get_their_own_answers(
     simulator: RunningSimulator, platform: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Without a hardware ID nothing else tells them apart; names need not be unique, and long ones are cut."""
+    """Without a hardware ID only the given name distinguishes them; names need not be unique, and long ones are cut."""
     token = simulator.put_profile("fleet", service="cloudlocate", simulator={"field_names": {"username": "login"}})
     path = f"{tmp_path}/gateways/{{{{ inventory_hostname }}}}"
     options = {"service": "cloudlocate", "token": token, "anonymous": True, "path": path}
@@ -72,8 +72,8 @@ def test_gateways_with_one_name_get_their_own_answers(
     assert set(kept.values("error_code").values()) == {"missing_field"}
     made = {thing["client_id"] for thing in simulator.things(profile="fleet")}
     assert len(simulator.requests()) == len(made) == 3
-    told = '{"thingstream_gateway_field_map": {"username": "login"}}'
-    assert set(run_playbook(tmp_path, inventory, "-e", told).values("action").values()) == {"created"}
+    field_map = '{"thingstream_gateway_field_map": {"username": "login"}}'
+    assert set(run_playbook(tmp_path, inventory, "-e", field_map).values("action").values()) == {"created"}
     used = {
         json.loads((tmp_path / "gateways" / name / "current/thing.json").read_text())["client_id"] for name in names
     }

@@ -47,7 +47,7 @@ class Gateway:
         return self.run_all({"one": templates}, *arguments, **options)
 
     def run_all(self, hosts: Mapping[str, list[dict[str, Any]]], *arguments: str, **options: Any) -> Run:
-        """Each host with templates of its own."""
+        """Run the playbook, each host with templates of its own."""
         own = {
             host: {
                 "hardware_id": f"{self.work.name}-{host}",
@@ -65,7 +65,7 @@ class Gateway:
         return run_playbook(self.work, inventory, *arguments, playbook=str(self.work / "site.yml"))
 
     def rendered_by_ansible(self, src: str, **variables: Any) -> str:
-        """What ansible.builtin.template makes of a template."""
+        """Return the text that ansible.builtin.template makes of a template."""
         task = {"ansible.builtin.template": {"src": src, "dest": str(self.work / "twin")}}
         play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": [task]}
         (self.work / "twin.yml").write_text(yaml.safe_dump([play]))

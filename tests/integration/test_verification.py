@@ -40,7 +40,7 @@ Start = Callable[..., AbstractContextManager[Broker]]
 
 @pytest.fixture
 def start(simulator: RunningSimulator, tmp_path: Path) -> Start:
-    """Starts a mosquitto with a certificate of the simulator's CA, which is also the one of the Things."""
+    """Return a function that runs a mosquitto with a certificate of the simulator's CA, also that of the Things."""
     return functools.partial(running_broker, simulator, tmp_path)
 
 
@@ -53,7 +53,7 @@ def settings(simulator: RunningSimulator) -> VerifySettings:
 def credentials_of(
     simulator: RunningSimulator, port: int, name: str, service: str = "pointperfect", host: str = "127.0.0.1"
 ) -> Credentials:
-    """What a run would have of the platform, with a broker on this machine in it."""
+    """Return the credentials that a run would get from the platform, with a broker on this machine."""
     token = simulator.put_profile(
         f"verify-{name}", service=service, simulator={"host": host, "port": port}, plan="mqtt"
     )

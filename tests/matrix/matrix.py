@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs ansible-test with supported versions of ansible-core and prints a table.
+"""Run ansible-test with supported versions of ansible-core and print a table.
 
 Everything is made below `.cache/matrix`: an environment and a copy of the collection for each ansible-core, a log for
 each check. Two versions run at a time.
@@ -72,7 +72,7 @@ class Environment:
 
 
 def main() -> int:
-    """Run what the command line asks for; returns the exit status of the process."""
+    """Run what the command line asks for; return the exit status of the process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--core", action="append", choices=CORES, help="default: all with --check, some without")
     parser.add_argument("--check", action="append", choices=CHECKS, help="default: what is checked on every change")
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def row(core: str, checks: Sequence[str]) -> dict[str, str]:
-    """One line of the table, by column: versions, then what came of each check."""
+    """Run the checks with an ansible-core; return its line of the table: versions, then the result of each check."""
     python = next((found for found in map(interpreter, CORES[core]) if found), None)
     if python is None:
         return {**dict(zip(VERSIONS, (core, " or ".join(CORES[core])), strict=True)), checks[0]: "not installed"}
@@ -101,7 +101,7 @@ def row(core: str, checks: Sequence[str]) -> dict[str, str]:
 
 
 def print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Prints rows under the columns that any of them has, each as wide as its widest cell."""
+    """Print rows under the columns that any of them has, each as wide as its widest cell."""
     columns = [name for name in (*VERSIONS, *CHECKS) if any(name in cells for cells in rows)]
     lines = [dict(zip(columns, columns, strict=True)), *rows]
     widths = {name: max(len(cells.get(name, "")) for cells in lines) for name in columns}
@@ -110,7 +110,7 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def interpreter(version: str) -> Path | None:
-    """A Python of this version that runs; a version manager may have left names on the path that do not."""
+    """Return a Python of this version that runs; a version manager may have left names in PATH that do not run."""
     name = f"python{version}"
     managed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/{name}"))
     for candidate in (shutil.which(name), *managed):
@@ -123,7 +123,7 @@ def interpreter(version: str) -> Path | None:
 
 
 def prepare(core: str, python: Path) -> Environment:
-    """Installs an ansible-core, once, and copies the collection, every time."""
+    """Install an ansible-core the first time, and copy the collection every time."""
     directory = WORK / core
     venv, complete = directory / "venv", directory / "venv" / "complete"
     if not complete.exists():
@@ -143,7 +143,7 @@ def prepare(core: str, python: Path) -> Environment:
 
 
 def stand_in_for_get_pip(venv: Path) -> None:
-    """Puts the stand-in where this ansible-test looks before it downloads."""
+    """Write the stand-in for get-pip.py where this ansible-test looks before it downloads."""
     requirements = next(venv.glob("lib/python*/site-packages/ansible_test/_internal/python_requirements.py"))
     found = re.search(r"pip='([0-9.]+)'", requirements.read_text())
     if found is None:
@@ -154,7 +154,7 @@ def stand_in_for_get_pip(venv: Path) -> None:
 
 
 def copy_collection(directory: Path) -> None:
-    """Copies what git knows, and what it would: ansible-test wants a real directory of this name.
+    """Copy the files that git tracks, and those that it would: ansible-test needs a real directory of this name.
 
     The copy is a repository of its own, because the one around it ignores everything in `.cache`.
     """
@@ -169,7 +169,7 @@ def copy_collection(directory: Path) -> None:
 
 
 def run(environment: Environment, check: str) -> str:
-    """Runs one check and tells what came of it; its output goes to a file, and on failure here."""
+    """Run one check and return its result; write its output to a file, and print the end of it on failure."""
     log = environment.directory / f"{check.replace(' ', '-')}.log"
     started = time.monotonic()
     with log.open("w") as output:
@@ -187,15 +187,15 @@ def run(environment: Environment, check: str) -> str:
             check=False,
         ).returncode
     seconds = time.monotonic() - started
-    told = f"{'passed' if status == 0 else 'failed'} in {seconds:.0f} s"
-    print(f"ansible-core {environment.core}, {check}: {told}", flush=True)
+    verdict = f"{'passed' if status == 0 else 'failed'} in {seconds:.0f} s"
+    print(f"ansible-core {environment.core}, {check}: {verdict}", flush=True)
     if status:
         print("\n".join(log.read_text().splitlines()[-60:]), f"\nAll of it: {log}", sep="", flush=True)
-    return told
+    return verdict
 
 
 def quiet(command: Sequence[str | Path]) -> str:
-    """Runs a command that must succeed and returns what it prints."""
+    """Run a command that must succeed, and return its output."""
     done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr or done.stdout}")

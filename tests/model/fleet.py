@@ -193,7 +193,7 @@ class Gateway(Rig):
         return observed.record.thing_id if observed.record else None
 
     def listed(self) -> list[ThingId]:
-        """The Things in the history of this gateway, in use or not."""
+        """Return the Things in the history of this gateway, in use or not."""
         observed = observe.look(self.target(), self.runtime())
         return [thing.thing_id for thing in observed.history.things if thing.thing_id is not None]
 
@@ -206,7 +206,7 @@ class Gateway(Rig):
         return [thing.thing_id for thing in found if thing.thing_id is not None]
 
     def generations_on_disk(self) -> list[ThingId]:
-        """The Things of all generations, of which none is deleted before its Thing is written down."""
+        """Return the Things of all generations. No generation is deleted before its Thing is written down."""
         found = []
         for file in sorted(self.path.glob("generations/*/thing.json")):
             record = Record.parse(file.read_text(errors="replace"))
@@ -222,13 +222,13 @@ class Unexpected(Exception):
 
 
 def thing_id_of(thing: Thing) -> ThingId:
-    """The identity that the collection gives to a Thing of the platform."""
+    """Return the identity that the collection gives to a Thing of the platform."""
     login = hashlib.sha256(f"login user{thing.number}".encode()).hexdigest()
     return ThingId(f"device:{thing.number}" if thing.service == "cloudlocate" else None, login)
 
 
 def spooled_things(controller: Controller) -> list[ThingId]:
-    """The Things whose responses wait in a spool, mounted or not; what is empty is no entry."""
+    """Return the Things whose responses wait in a spool, mounted or not; an empty file is no entry."""
     found: list[ThingId] = []
     for file in directory.files(_files(controller), responses.SUFFIX, hidden=True):
         text = file.read_bytes().rstrip(b"\0")
@@ -238,7 +238,7 @@ def spooled_things(controller: Controller) -> list[ThingId]:
 
 
 def holds_unidentified(controller: Controller) -> bool:
-    """Whether a spool holds a response that names no Thing, or its ledger lists one that was removed from there."""
+    """Return whether a spool holds a response that names no Thing, or its ledger lists one that left the spool."""
     waits = any(
         _thing_in(file.read_bytes().rstrip(b"\0")) is None
         for file in directory.files(_files(controller), responses.SUFFIX)
@@ -264,7 +264,7 @@ def markers(controller: Controller) -> list[requests.RequestMarker]:
 
 
 def _files(controller: Controller) -> Path:
-    """Where the files of a spool are, mounted or not."""
+    """Return the directory with the files of a spool, mounted or not."""
     unmounted = controller.spool.parent.with_suffix(".unmounted") / controller.spool.name
     return controller.spool if controller.is_mounted else unmounted
 
@@ -303,7 +303,7 @@ FREE_BYTES = 512
 
 @contextmanager
 def _full_disk() -> Iterator[None]:
-    """The disk of the controller takes a request marker and hardly anything more."""
+    """Limit the controller's disk to a request marker and hardly anything more until the block ends."""
     free = FREE_BYTES
     write = os.pwrite
 

@@ -115,9 +115,9 @@ class State:
 
 
 def states(stride: int = 1, first: int = 0) -> Iterator[State]:
-    """Every combination that can exist, or each so-many-th of them from the first on.
+    """Yield the combinations that can exist, from ``first`` on in steps of ``stride``.
 
-    A problem refuses most plans, so that combinations with one are visited less often.
+    Combinations with a problem come less often, because a problem refuses most plans.
     """
     for problems, step in ((PROBLEMS[:1], stride), (PROBLEMS[1:], stride * 8 + 1)):
         dimensions = (KINDS, BUNDLES, SPOOLS, MARKERS, LEDGERS, HISTORIES, problems, SETTINGS)
@@ -145,7 +145,7 @@ def _exists(state: State) -> bool:
 
 @functools.cache
 def credentials(number: int, kind: str, *, delivery: str = "mqtt", not_after: datetime = FOREVER) -> Credentials:
-    """The credentials of Thing ``number``; without a hardware ID, an NTRIP login without a client ID."""
+    """Return the credentials of Thing ``number``; without a hardware ID, an NTRIP login without a client ID."""
     service, named = KINDS[kind]
     nothing: Mapping[str, None] = dict.fromkeys(
         ("host", "port", "certificate", "private_key", "keys_current", "keys_next", "ntrip_tls_port")
@@ -423,7 +423,7 @@ class After:
 
 
 def succeed(planned: plan.Plan, desired: Desired, observed: Observed, state: State) -> After:
-    """What the next run observes at the same moment."""
+    """Return the state after a successful plan, as the next run observes it at the same moment."""
     if isinstance(planned, plan.Request):
         arrived = _response(desired, observed, state)
         step = plan.plan_installation(
@@ -449,7 +449,7 @@ def succeed(planned: plan.Plan, desired: Desired, observed: Observed, state: Sta
 
 
 def _response(desired: Desired, observed: Observed, state: State) -> Spooled:
-    """What the platform sends: where it can, the credentials in use; not for a rotation, nor once they have ended."""
+    """Return the platform's response: if it can, the credentials in use, but not for a rotation or after their end."""
     record = observed.record
     is_over = state.bundle in ("ended", "other service", "other hardware ID")
     returns_same = desired.repeatable and record is not None and desired.rotate_before is None and not is_over
@@ -492,7 +492,7 @@ def _without(observed: Observed, gone: tuple[Spooled, ...]) -> Observed:
 
 
 def known_things(observed: Observed) -> set[ThingId]:
-    """Every Thing that this state names, in use or not."""
+    """Return every Thing that this state names, in use or not."""
     ids = [observed.record.thing_id if observed.record else None]
     ids += [thing.thing_id for thing in (*observed.history.things, *observed.left_behind)]
     ids += [spooled.thing_id for spooled in observed.spooled]
@@ -501,7 +501,7 @@ def known_things(observed: Observed) -> set[ThingId]:
 
 
 def accounted(thing: ThingId, observed: Observed, *, with_ledger: bool) -> bool:
-    """Whether a Thing is in use, on the retirement list, in the spool, or at least in the ledger."""
+    """Return whether a Thing is in use, in the history, in the spool, or, with ``with_ledger``, in the ledger."""
     record = observed.record
     named = [record.thing_id if record else None, *(one.thing_id for one in observed.history.things)]
     named += [spooled.thing_id for spooled in observed.spooled]

@@ -118,7 +118,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(number=gateways, by=controllers)
     def activated_late(self, number: int, by: int) -> None:
-        """The first response has no credentials, and the device profile refuses a second request."""
+        """Provision while the first response has no credentials and the device profile refuses a second request."""
         gateway = self._at(number, by)
         before = len(self.platform.things)
         self.platform.activates_late, self.platform.returns_existing = True, False
@@ -164,7 +164,7 @@ class Fleet(RuleBasedStateMachine):
             self._settled(gateway, {name: value for name, value in changes.items() if name != "force"})
 
     def _settled(self, gateway: Gateway, changes: dict[str, Any]) -> None:
-        """What succeeded has nothing more to do at the same moment."""
+        """Check that, at the same moment, a run after a success has nothing more to do."""
         requests = self.platform.requests
         again = gateway.provision(**changes)
         assert self.platform.requests == requests, "a success is followed by nothing"
@@ -173,7 +173,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(number=gateways, by=controllers, other=controllers)
     def overlap(self, number: int, by: int, other: int) -> None:
-        """Another run starts while the first one waits for its response."""
+        """Start another run while the first one waits for its response."""
         gateway = self._at(number, by)
         second = Gateway(**{**vars(gateway), "by": self.controllers[other], "meanwhile": None})
         before, inner = len(self.platform.things), 0
@@ -244,7 +244,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(number=gateways)
     def retire(self, number: int) -> None:
-        """Somebody deactivates what is on the list; the Thing in use is never on it."""
+        """Deactivate the Things on the retirement list; the Thing in use is never on it."""
         gateway = self._at(number, 0)
         for thing_id in gateway.to_retire():
             thing = self._thing(thing_id)
@@ -254,7 +254,7 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: any(markers(one) for one in self.controllers))
     @rule()
     def settle_lost_responses(self) -> None:
-        """Somebody looks in the portal for what a marker names, removes it there, and removes the marker."""
+        """Deactivate the Things that only a request marker names, as a portal user would, and remove the markers."""
         for controller in self.controllers:
             for marker in markers(controller):
                 for thing in self.platform.things:
@@ -303,7 +303,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 def live(examples: int, steps: int, *, random: bool = False, quick: bool = False) -> None:
-    """Let so many fleets live for so many steps each; raises ``AssertionError`` for the first that fails.
+    """Let so many fleets live for so many steps each; raise ``AssertionError`` for the first that fails.
 
     :param quick: do not look for the shortest life that fails.
     """

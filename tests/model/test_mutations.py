@@ -68,7 +68,7 @@ IN_STATES: dict[str, list[Mutation]] = {
 
 @dataclass(frozen=True)
 class Life:
-    """What becomes of a defect: the steps of a fleet after which the model finds it."""
+    """The end of a defect: the steps of a fleet after which the model finds it."""
 
     mutations: list[Mutation]
     steps: Callable[[Fleet], None]
@@ -76,7 +76,7 @@ class Life:
 
 
 def _provision(fault: str) -> Callable[[Fleet], None]:
-    """A first run with a fault."""
+    """Return the steps of a first run with a fault."""
     return lambda fleet: fleet.provision_with_a_fault(0, 0, fault, 0, force=False, create=True)
 
 
@@ -185,7 +185,7 @@ def mutated(mutations: list[Mutation]) -> Iterator[None]:
 
 
 def _replacement(function: Callable[..., Any], old: str, new: str) -> tuple[type | ModuleType, Callable[..., Any]]:
-    """Compile a function with another text in the namespace of its module; returns its owner, too."""
+    """Compile a function with ``new`` in place of ``old`` in the namespace of its module; return its owner, too."""
     module = sys.modules[function.__module__]
     source = textwrap.dedent(inspect.getsource(function))
     assert source.count(old) == 1, f"{function.__qualname__} does not contain {old!r} once"

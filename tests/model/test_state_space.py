@@ -100,7 +100,7 @@ def visit(state: State, counts: Counter[Any]) -> None:
 
 
 def check_removal(state: State) -> None:
-    """``state: absent`` leaves nothing that a later run would install, and forgets no Thing."""
+    """Check that ``state: absent`` leaves nothing that a later run would install, and forgets no Thing."""
     desired, observed = desired_of(state), observed_of(state)
     planned = plan.plan_removal(desired, observed, NOW)
     check(isinstance(planned, (plan.Nothing, plan.Refuse, plan.Remove)), "a removal removes", state, planned)
@@ -120,7 +120,7 @@ def _calm(state: State) -> State:
 
 
 def _is_due(state: State) -> bool:
-    """Whether something asks for other credentials; an oracle that shares nothing with the planner."""
+    """Return whether something asks for other credentials. This oracle shares nothing with the planner."""
     aged = state.max_age and state.bundle in ("old", "from the future")
     fresh = state.history == "confirmed"
     by_date = state.bundle in ("ending", "keys ending") and not fresh

@@ -28,14 +28,14 @@ EVERY_APPLET = "every-applet"
 
 
 def unavailable(reason: str) -> NoReturn:
-    """What this machine cannot do is skipped, but never where continuous integration would not see it."""
+    """Skip a test that this machine cannot run, but fail it in continuous integration, where a skip goes unnoticed."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def program(name: str) -> str:
-    """Where a program is that the tests need."""
+    """Return the path of a program that the tests need."""
     return shutil.which(name) or unavailable(f"{name} is not installed")
 
 
@@ -80,7 +80,7 @@ def firmware_host(plain_firmware_host: Host, tmp_path: Path) -> Host:
 
 @contextlib.contextmanager
 def public_directory(prefix: str) -> Iterator[Path]:
-    """A directory that every user may enter, as tmp_path is not."""
+    """Yield a directory that every user may enter, unlike ``tmp_path``."""
     with tempfile.TemporaryDirectory(prefix=prefix) as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -156,7 +156,7 @@ def group(owner: pwd.struct_passwd) -> grp.struct_group:
 
 @pytest.fixture
 def mount(root: None, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small file system, or mounts it again with other options."""
+    """Mount a small file system, or mount it again with other options."""
     directory = tmp_path / "disk"
 
     def mounted(options: str) -> Path:

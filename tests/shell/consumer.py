@@ -43,7 +43,7 @@ class Consumer:
 
     @property
     def calls(self) -> list[str]:
-        """What was called, and which generation was current then."""
+        """The calls, each with the generation that was current then."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line.replace("generations/", "").strip() for line in lines]
 
@@ -54,7 +54,7 @@ class Consumer:
 
 
 def failing(host: Host, marker: str = "bad", **options: Any) -> str:
-    """What an installation says whose consumers do not come back."""
+    """Install a bundle whose health check fails, and return the error message."""
     with pytest.raises(ProvisioningError) as caught:
         host.install(marker, **{"health_timeout": 1, **options})
     assert caught.value.code == "health_check_failed"

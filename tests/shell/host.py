@@ -54,7 +54,7 @@ _nonces = itertools.count()
 
 
 def new_nonce() -> str:
-    """A name for a staging directory that no other run of this process has."""
+    """Return a name for a staging directory that no other run of this process has."""
     return f"n{os.getpid()}x{next(_nonces)}"
 
 
@@ -68,13 +68,13 @@ def change(
     health_command: str | None = None,
     health_timeout: int = 5,
 ) -> commands.Change:
-    """How a path is changed, if not otherwise said."""
+    """Return a change of a path, with defaults for tests."""
     hooks = commands.Hooks(reload_command, health_command, health_timeout)
     return commands.Change(directory_mode, keep, nonce or new_nonce(), hooks, history)
 
 
 def bundle(marker: str, contents: Mapping[str, bytes] | None = None) -> dict[str, protocol.File]:
-    """Files as the collection writes them; no two markers share any content, and the record holds every digest."""
+    """Return files as the collection writes them; no two markers share any content, and the record has every digest."""
     files = {
         name: protocol.File(f"{name} of {marker}\n".encode() * 40, mode)
         for name, mode in MODES.items()
@@ -109,7 +109,7 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Host:
-    """Runs commands the way a connection does.
+    """Run commands the way a connection does.
 
     :param shell: its name, for messages.
     :param argv: how it is called.
@@ -120,7 +120,7 @@ class Host:
     :param banner: what a login shell runs before the command, which it starts as a process of its own.
     :param terminal: whether line feeds arrive as they do from a terminal.
     :param killed_after: seconds after which every process of the command gets SIGKILL.
-    :param deaf_after: seconds after which nobody reads what the command prints.
+    :param deaf_after: seconds after which the output of the command is no longer read.
     :param confinement: hides the other programs of this machine; ``None`` where the shell is one of this machine's.
     :param full: whether tests try every moment of a run, and not a selection.
     """
@@ -141,7 +141,7 @@ class Host:
     outputs: list[str] = field(default_factory=list)
 
     def execute(self, command: str, standard_input: bytes, _secret: bool) -> tuple[int, str, str]:
-        """What ``protocol.Execute`` asks for."""
+        """Run a command as ``protocol.Execute`` requires."""
         user = None if self.confinement else self.user  # it becomes that user once its namespace is made
         with (
             subprocess.Popen(
@@ -175,7 +175,7 @@ class Host:
         return self.confinement.around(argv, self.user) if self.confinement else argv
 
     def _ignore(self, process: subprocess.Popen[bytes], standard_input: bytes) -> tuple[int, str, str]:
-        """Feeds the command, and closes its output while it runs."""
+        """Feed the command its input, and close its output while it runs."""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -186,18 +186,18 @@ class Host:
         return process.wait(), "", complaint.decode("utf-8", "replace")
 
     def has(self, program: str) -> bool:
-        """Whether this gateway reaches a program."""
+        """Return whether this gateway reaches a program."""
         return replace(self, deaf_after=None).execute(f"command -v {program}", b"", False)[0] == 0
 
     def at(self, path: Path) -> Host:
-        """The same gateway with its bundle elsewhere."""
+        """Return the same gateway with its bundle at another path."""
         return replace(self, path=path)
 
     def look(self, owner: str | None = None, group: str | None = None) -> protocol.GatewayState:
         return commands.look(self.execute, str(self.path), owner, group)
 
     def checked(self, owner: str | None = None, group: str | None = None) -> protocol.GatewayState:
-        """What the gateway holds, after the look that comes before every change."""
+        """Return the gateway's state after the look that comes before every change."""
         state = commands.look(self.execute, str(self.path), owner, group, thorough=True)
         problem = preflight.install_problem(state, owner, group)
         if problem is not None:
@@ -205,7 +205,7 @@ class Host:
         return state
 
     def believing(self, state: protocol.GatewayState) -> protocol.GatewayState:
-        """What a look would find now, if only current generation and history changed since: much faster."""
+        """Return the state that a look would find if only current generation and history changed since: much faster."""
         link, history = self.path / "current", self.path / "history.json"
         return altered(
             state,
@@ -222,7 +222,7 @@ class Host:
         how: commands.Change | None = None,
         **options: Any,
     ) -> str:
-        """Installs a bundle; the options are those of ``change``."""
+        """Install a bundle; the options are those of ``change``."""
         files = bundle(marker, contents)
         return commands.install(self.execute, state or self.checked(), files, how or change(**options), MODIFIED_AT)
 
@@ -256,7 +256,7 @@ class Host:
     # ---- what is on the disk ----
 
     def plant(self, *markers: str, contents: Mapping[str, bytes] | None = None) -> None:
-        """Puts an installation there without the script, as one of each marker would have left it: much faster."""
+        """Write an installation without the script, as installing each marker in turn would leave it: much faster."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for number, marker in enumerate(markers, start=1):
             plant_generation(self, f"{number:06d}", marker, contents)
@@ -280,7 +280,7 @@ class Host:
 
     @property
     def leftovers(self) -> list[str]:
-        """What lies at the path and is no part of an installation."""
+        """The entries at the path that are no part of an installation."""
         names = set(os.listdir(self.path)) if self.path.exists() else set()
         return sorted(names - {"current", "generations", ".last-change"})
 
@@ -295,7 +295,7 @@ class Host:
         return marker_of(self.path / os.readlink(link))
 
     def assert_in_order(self, marker: str, generations: Sequence[str]) -> None:
-        """Exactly these generations, the last of them in use and complete, and nothing else at the path."""
+        """Check that the path holds exactly these generations, the last one in use and complete, and nothing else."""
         assert self.marker == marker
         assert self.generations == list(generations)
         assert os.readlink(self.path / "current") == f"generations/{generations[-1]}"
@@ -303,7 +303,7 @@ class Host:
 
 
 def marker_of(generation: Path) -> str:
-    """The marker of a generation, which must be complete."""
+    """Return the marker of a generation, which must be complete."""
     record = json.loads((generation / "thing.json").read_bytes())
     assert set(os.listdir(generation)) == {"thing.json", *record["files"]}
     for name, digest in record["files"].items():
@@ -312,7 +312,7 @@ def marker_of(generation: Path) -> str:
 
 
 def plant_generation(host: Host, name: str, marker: str, contents: Mapping[str, bytes] | None = None) -> Path:
-    """A complete generation that no link names, as a run leaves it that died just before the switch."""
+    """Write a complete generation that no link names, as a run that died just before the switch leaves it."""
     generation = host.path / "generations" / name
     generation.mkdir(parents=True)
     for file_name, file in bundle(marker, contents).items():
@@ -323,7 +323,7 @@ def plant_generation(host: Host, name: str, marker: str, contents: Mapping[str, 
 
 
 def plant_leftovers(host: Host) -> list[str]:
-    """What runs leave that died earlier: staging directories and a link that was not yet renamed."""
+    """Create the leftovers of dead runs, and return their names: staging directories, and a link not yet renamed."""
     staging = host.path / ".staging-dead1" / "files"
     staging.mkdir(parents=True)
     (staging / "client.key").write_bytes(b"half a k")
@@ -333,7 +333,7 @@ def plant_leftovers(host: Host) -> list[str]:
 
 
 def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything that a change of the tree would change, but for access times."""
+    """Return everything that a change of the tree would change, except access times."""
     entries = [root, *root.rglob("*")]
     return {str(entry.relative_to(root)): _look(entry) for entry in sorted(entries)}
 
@@ -358,7 +358,7 @@ def _look(entry: Path) -> tuple[object, ...]:
 
 
 def outcome(action: Callable[[], object]) -> str:
-    """``done``, or the error code of what happened."""
+    """Run an action and return ``done``, or the code of its error."""
     try:
         action()
     except ProvisioningError as error:
@@ -368,7 +368,7 @@ def outcome(action: Callable[[], object]) -> str:
 
 @contextlib.contextmanager
 def refused(*codes: str) -> Iterator[None]:
-    """What happens in here ends with one of these error codes."""
+    """Check that the block ends with one of these error codes."""
     with pytest.raises(ProvisioningError) as caught:
         yield
     assert caught.value.code in codes, caught.value
@@ -395,7 +395,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process exists and has not ended."""
+    """Return whether a process exists and has not ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):

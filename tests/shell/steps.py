@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes something happen just before or after the n-th command of a run: every moment can be tried, in order."""
+"""Make something happen just before or after the n-th command of a run: every moment can be tried, in order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ AtStep = Callable[[int, str], Host]
 
 @contextlib.contextmanager
 def stepping(monkeypatch: pytest.MonkeyPatch, host: Host, tmp_path: Path, *, after: bool = False) -> Iterator[AtStep]:
-    """Gives a function that returns the host on which something happens at a step.
+    """Yield a function that returns the host on which an action runs at a step.
 
-    :param after: whether it happens just after the command of that step, and not before it.
+    :param after: whether the action runs just after the command of that step, and not before it.
 
-    Every command of the script becomes a shell function that counts and then calls the program, so that it works with
+    Every command of the script becomes a shell function that counts and calls the program, so that it works with
     programs that are built into the shell, too.
     """
     counts = tmp_path / "steps"

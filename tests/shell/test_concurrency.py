@@ -24,7 +24,7 @@ ROUNDS = 20
 
 
 def attempt_to(host: Host, command: str, marker: str, state: protocol.GatewayState, keep: int = 1) -> str:
-    """``done`` or ``concurrent_change``; nothing else may happen to a change."""
+    """Run a change and return ``done`` or ``concurrent_change``; no other error may occur."""
     try:
         if command == "install":
             host.install(marker, state, keep=keep)
@@ -289,7 +289,7 @@ def test_a_lock_that_cannot_be_taken(host: Host, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("command", ["install", "set_attributes", "remove"])
 def test_a_directory_in_the_place_of_the_lock(host: Host, command: str) -> None:
-    """A link can be made in it as often as one likes, so it would keep nobody out."""
+    """A link can be made in it any number of times, so it would not exclude other runs."""
     host.plant("a")
     state = host.look()
     (host.path / ".lock").mkdir()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a gateway cannot do: found out before anything is asked, or nothing is switched and nothing stays behind."""
+"""Unsuitable gateways: the run finds it before a request, or it switches nothing and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def lifecycle(host: Host) -> None:
 
 
 def put_before(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
-    """Runs these lines first, with whatever part of the script travels."""
+    """Put these lines before the change script and the look script, so that they run first."""
     for part in ("CHANGE_SCRIPT", "LOOK_SCRIPT"):
         monkeypatch.setattr(commands, part, lines + getattr(commands, part))
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
-    """Hides programs, even those that are built into the shell, as BusyBox may have them."""
+    """Hide programs, even those that are built into the shell, as BusyBox may have them."""
     hidden = f'command() {{ case $2 in {"|".join(programs)}) return 1 ;; esac; type "$2"; }}\n'
     hidden += "".join(f'{name}() {{ echo "sh: {name}: not found" >&2; return 127; }}\n' for name in programs)
     put_before(monkeypatch, hidden)
@@ -143,13 +143,13 @@ def test_a_disk_that_is_almost_full(host: Host, mount: Callable[[str], Path]) ->
 
 
 def used(path: Path) -> tuple[int, int]:
-    """Used bytes and inodes of the file system."""
+    """Return the used bytes and inodes of the file system."""
     status = os.statvfs(path)
     return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_files - status.f_ffree
 
 
 def sweep(host: Host, mount: Callable[[str], Path], sizes: Iterable[str]) -> int:
-    """Installs while the disk grows until there is room; returns how often there was none."""
+    """Install while the disk grows until there is room; return how often there was none."""
     state = host.checked()
     generation = host.path / "generations"
     before = snapshot(generation)
@@ -202,7 +202,7 @@ def test_a_first_installation_without_inodes(host: Host, mount: Callable[[str], 
 @pytest.mark.parametrize("program", ["mkdir", "tar"])
 @pytest.mark.parametrize("variable", ["LANG", "LC_ALL"])
 def test_a_full_disk_in_another_language(host: Host, program: str, variable: str) -> None:
-    """The login on the gateway speaks German, as long as nobody asks for something else."""
+    """The login on the gateway speaks German unless another language is requested."""
     # a function, because BusyBox takes its own program before any other of that name
     speaking = f"""
 {program}() {{
@@ -300,7 +300,7 @@ def test_a_stream_that_was_cut(host: Host, installed: bool) -> None:
 
     def cut_at(share: float) -> protocol.Execute:
         def execute(command: str, stream: bytes, secret: bool) -> tuple[int, str, str]:
-            content = len(stream.rstrip(b"\0"))  # the archive ends with blocks of zeros that nobody needs
+            content = len(stream.rstrip(b"\0"))  # the archive ends with blocks of zeros that tar does not need
             return host.execute(command, stream[: int(content * share)], secret)
 
         return execute

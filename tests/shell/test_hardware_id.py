@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What identify.sh finds in the files of a gateway and hears from ModemManager."""
+"""Hardware IDs that identify.sh finds in the files of a gateway and gets from ModemManager."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Gateway:
             (self.root / f"sys/class/net/{name}/phy80211").mkdir()
 
     def program(self, text: str) -> None:
-        """What ``mmcli`` does here."""
+        """Write the program that runs here as ``mmcli``."""
         (self.programs / "mmcli").write_text(text)
         (self.programs / "mmcli").chmod(0o755)
 
@@ -168,7 +168,7 @@ def test_permanent_addresses_of_physical_interfaces(gateway: Gateway) -> None:
     gateway.interface("br0", "b8:27:eb:00:00:01", device=None)
     gateway.interface("eth0", "b8:27:eb:00:00:04")
     gateway.interface("eth1", "b8:27:eb:00:00:03")
-    gateway.interface("eth2", "b8:27:eb:00:00:02", kind="3")  # set by somebody
+    gateway.interface("eth2", "b8:27:eb:00:00:02", kind="3")  # set by an administrator
     gateway.interface("usb0", "02:00:00:00:00:01")
     (gateway.root / "sys/class/net/bonding_masters").write_text("bond0\n")
     assert gateway.ask("mac") == [
@@ -265,7 +265,7 @@ def test_the_lowest_imei_of_several_modems(gateway: Gateway) -> None:
         ("modem_imei", "--", "it is no IMEI: ModemManager does not know it yet"),
     ]
     assert gateway.calls == ["-L", "-m 0 -K", "-m 12 -K"]
-    assert "+49170" not in gateway.host.outputs[-1], "nothing but what identifies the modem is told"
+    assert "+49170" not in gateway.host.outputs[-1], "only what identifies the modem may be printed"
 
 
 def test_no_modem(gateway: Gateway) -> None:
@@ -326,7 +326,7 @@ def test_mmcli_that_hangs_is_stopped(gateway: Gateway, hangs: str, case: str) ->
     "wrapper", ["sleep 30", "sleep 30 | cat", "sh -c 'sleep 30 & sleep 30'", "(sleep 30 &); echo 'modem /0'; exit 3"]
 )
 def test_wrapper_of_mmcli(gateway: Gateway, wrapper: str) -> None:
-    """What a wrapper starts keeps the output of mmcli open, whether the wrapper hangs or ends."""
+    """A program that a wrapper starts keeps the output of mmcli open, whether the wrapper hangs or ends."""
     gateway.program(f"#!/bin/sh\n{wrapper}\n")
     began = time.monotonic()
     found = gateway.ask("modem_imei", seconds=1)

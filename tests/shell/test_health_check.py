@@ -210,7 +210,7 @@ def test_the_time_ends_without_proc(host: Host, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("how", ["deaf", "HUP", "PIPE"])
 def test_the_connection_is_cut_during_the_check(host: Host, consumer: Consumer, how: str) -> None:
-    """The gateway returns although nobody is there any more to tell it."""
+    """The gateway reverts although the connection is gone."""
     host.plant("a")
     state = host.checked()
     cut = "sleep 0.3"

@@ -32,7 +32,7 @@ def consumer(host: Host, tmp_path: Path) -> Consumer:
 
 
 def written(host: Host) -> str | None:
-    """The history on the disk; nothing but a file that is its own may be there."""
+    """Return the history on the disk, if any; it must be a regular file of mode 0640."""
     file = host.path / "history.json"
     if not os.path.lexists(file):
         return None
@@ -264,7 +264,7 @@ def test_consumers_cannot_be_told(host: Host, consumer: Consumer, failure: str) 
 
 
 def test_killed_while_removing(host: Host, consumer: Consumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consumers are told in the end, and the history is never less than it was."""
+    """Consumers are reloaded at the end, and the history never loses a Thing."""
     first, text, codes = None, None, []
     with stepping(monkeypatch, host, tmp_path) as at_step:
         for step in host.steps():
@@ -288,7 +288,7 @@ def test_killed_while_removing(host: Host, consumer: Consumer, tmp_path: Path, m
 
 
 def test_removed_by_somebody_else(host: Host, consumer: Consumer) -> None:
-    """Who believes in another generation removes nothing, and tells nobody."""
+    """A run that expects another generation removes nothing, and reloads no consumer."""
     host.plant("a")
     state = host.checked()
     host.install("b")

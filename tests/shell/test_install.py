@@ -21,7 +21,7 @@ from shell.host import DIRECTORY_MODE, MODES, MODIFIED_AT, PUBLIC, Host, bundle,
 
 
 def assert_attributes(host: Host, uid: int, gid: int) -> None:
-    """Owner, group and mode of every directory and file of the generation in use; directories are nobody else's."""
+    """Check owner, group and mode of the directories and files in use; the user of the tests owns the directories."""
     directories = [host.path, host.path / "generations", (host.path / "current").resolve()]
     expected = dict.fromkeys(directories, (DIRECTORY_MODE, os.geteuid(), gid))
     expected.update({directories[-1] / name: (mode, uid, gid) for name, mode in MODES.items()})
@@ -200,7 +200,7 @@ mv() {
 
 
 class Watcher(threading.Thread):
-    """Looks at every file below a directory, over and over, as fast as it can."""
+    """Look at every file below a directory, over and over, as fast as it can."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was switched is on trial: a run that dies meanwhile is made up for by the next one."""
+"""If a run dies between switch and health check, the next run repeats the health check."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_installation_after_a_trial_that_was_not_finished(host: Host, consume
 def test_what_to_return_to_is_removed(
     host: Host, consumer: Consumer, old: list[str], lost: str, code: str, after: str | None
 ) -> None:
-    """By somebody else, during the trial; that is no reason to leave a gateway without credentials."""
+    """By another process, during the health check; the gateway must not stay without credentials."""
     if old:
         host.plant(*old)
     options = {**consumer.options, "health_command": f'cd "{host.path}" && rm -rf {lost}; exit 1'}
@@ -94,7 +94,7 @@ def test_what_to_return_to_is_removed(
 
 
 def test_an_installation_after_a_removal_that_was_not_finished(host: Host, consumer: Consumer) -> None:
-    """What it leaves names a generation that it has removed, and whose number is free again."""
+    """It leaves a link that names a removed generation, whose number is free again."""
     host.plant("a")
     with refused("health_check_failed"):
         host.remove(reload_command="exit 1")

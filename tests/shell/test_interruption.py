@@ -31,7 +31,7 @@ def assert_private(path: Path) -> None:
 
 
 def assert_one_of(host: Host, markers: Sequence[str | None]) -> str | None:
-    """One of these is in use and complete, and no secret is open to others."""
+    """Return the marker in use, which must be one of these and complete; no secret may be open to others."""
     marker = host.marker
     assert marker in markers
     assert_private(host.path)
@@ -158,7 +158,7 @@ def test_the_connection_hangs_up(host: Host, tmp_path: Path, monkeypatch: pytest
 
 
 def test_survey_between(host: Host) -> None:
-    """What a dead run left does not confuse the next look."""
+    """Leftovers of a dead run do not confuse the next look."""
     host.plant("a")
     state = host.checked()
     with contextlib.suppress(ProvisioningError):

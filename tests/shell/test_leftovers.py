@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What dead runs left goes with the next change, and nothing else does."""
+"""The next change removes what dead runs left, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Symbolic links that somebody planted at the names the script uses: none of them is followed."""
+"""Symbolic links that an attacker planted at the names the script uses: none of them is followed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.thingstream.ztp.plugins.plugin_utils.gateway import commands, protocol
 from shell.host import Host, bundle, change, outcome, plant_generation, refused, snapshot
 
-SECRET = "a secret of somebody else"
+SECRET = "a secret of another user"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_response_behind_a_directory(host: Host, outside: Path, name: str) -> 
 
 def test_the_next_generation(host: Host, outside: Path) -> None:
     host.plant("a")
-    shutil.rmtree(outside / "files")  # there is room for what somebody moves there by mistake
+    shutil.rmtree(outside / "files")  # there is room for what is moved there by mistake
     (host.path / "generations" / "000002").symlink_to(outside)
     before = snapshot(outside)
     with refused("bad_path", "concurrent_change"):
@@ -197,7 +197,7 @@ def test_current_leads_outside(host: Host, outside: Path) -> None:
 
 @pytest.mark.parametrize("target", ["generations/000001", "generations/000009", "{path}/generations/000001", "nowhere"])
 def test_current_leads_nowhere_or_is_absolute(host: Host, target: str) -> None:
-    """Whatever somebody did to the link, the next installation makes a good one."""
+    """Whatever happened to the link, the next installation makes a correct one."""
     host.plant("a")
     shutil.rmtree(host.path / "generations" / "000001")
     if target.startswith("{"):

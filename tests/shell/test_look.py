@@ -131,7 +131,7 @@ def test_a_look_starts_two_programs(
 
 @pytest.mark.parametrize("damage", ["absent", "empty", "long", "cut", "binary", "directory", "link"])
 def test_a_record_that_cannot_be_read_is_none(host: Host, damage: str) -> None:
-    """What is in it is not judged here."""
+    """A look does not judge the content."""
     host.plant("a")
     record = host.path / "current" / "thing.json"
     text = record.read_bytes()
@@ -321,7 +321,7 @@ def test_a_file_that_has_another_name_is_left_as_it_is(host: Host, tmp_path: Pat
     """Planted after the look."""
     host.plant("a")
     state = host.checked()
-    (tmp_path / "other").write_text("of somebody else")
+    (tmp_path / "other").write_text("of another user")
     (tmp_path / "other").chmod(0o604)
     (host.path / "current/client.key").unlink()
     (host.path / "current/client.key").hardlink_to(tmp_path / "other")

@@ -33,7 +33,7 @@ PATHS = {
 
 
 def lifecycle(host: Host) -> None:
-    """Everything that the script does, at one path."""
+    """Run everything that the script does, at one path."""
     assert host.install("a") == "000001"
     (host.path / "current" / "client.key").chmod(0o600)
     state = host.checked()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes over the connection: noise around the answer, its end, and the length of commands."""
+"""The output and input of a connection: noise around the output, its end, and the length of commands."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def consumer(host: Host, tmp_path: Path) -> Consumer:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits in hundredths of seconds, as many of them as it would wait seconds."""
+    """Wait in hundredths of seconds, as many of them as it would wait seconds."""
     assert "    sleep 1\n" in commands.CHANGE_SCRIPT
     patched = commands.CHANGE_SCRIPT.replace("    sleep 1\n", "    sleep 0.01\n")
     monkeypatch.setattr(commands, "CHANGE_SCRIPT", patched)
@@ -75,8 +75,10 @@ every_act = pytest.mark.parametrize("name", ACTS)
 
 
 def files_below(path: Path) -> dict[str, tuple[object, ...]]:
-    """Everything at a path, but for the times of the directory itself, in which the second attempt is staged, and the
-    time at which an owner was set."""
+    """Return everything below a path, except the times of changes (ctime).
+
+    The result leaves out the path itself, in which the second attempt is staged. Setting an owner changes a ctime.
+    """
     looks = snapshot(path) if path.exists() else {}
     looks.pop(".", None)
     return {name: (*look[:6], look[-1]) for name, look in looks.items()}
@@ -145,7 +147,7 @@ def test_a_health_check_that_was_reverted_while_attributes_were_set(host: Host, 
 
 @every_act
 def test_another_run_has_changed_the_path_meanwhile(host: Host, name: str) -> None:
-    """What it has done stays."""
+    """Its changes stay."""
     host.plant("a", "b")
     state, how = host.checked(), change(history=HISTORY)
     ACTS[name](host, state, how)

@@ -29,7 +29,7 @@ def consumer(host: Host, tmp_path: Path) -> Consumer:
 
 
 def assert_in_use(host: Host, marker: str, generations: list[str], newest: str | None) -> None:
-    """This generation, with these beside it; the link ``.newest`` is the only other thing at the path."""
+    """Check that this marker is in use among these generations; nothing else is there but the link ``.newest``."""
     assert host.marker == marker
     assert host.generations == generations
     assert host.leftovers == ([".newest"] if newest else [])
@@ -105,7 +105,7 @@ def test_a_damaged_target(host: Host, consumer: Consumer, damage: Callable[[Path
 
 
 def test_a_link_in_the_target(host: Host, tmp_path: Path) -> None:
-    """Its content is what the record says, and yet somebody else can change it."""
+    """Its content is what the record says, and yet another user can change it."""
     host.plant("a", "b")
     key = host.path / "generations" / "000001" / "client.key"
     elsewhere = tmp_path / "elsewhere"

@@ -26,7 +26,7 @@ DRIFTS: Mapping[str, Drift] = {
 
 
 def parts(host: Host) -> dict[str, Path]:
-    """Everything that has attributes, by the name that ``drift`` gives it."""
+    """Return everything that has attributes, by the name that ``drift`` gives it."""
     generation = host.path / "generations" / "000001"
     directories = {"./": host.path, "generations/": host.path / "generations", "current/": generation}
     return {**directories, **{name: generation / name for name in MODES}}
@@ -121,7 +121,7 @@ def test_below_a_directory_that_hands_down_its_group(host: Host) -> None:
 
 @pytest.fixture
 def access_list(find_program: Callable[[str], str], tmp_path: Path) -> Callable[..., None]:
-    """Gives names an access control list, by which user 4242 may read them."""
+    """Give names an access control list, by which user 4242 may read them."""
     setfacl = find_program("setfacl")
 
     def give(*names: Path, inherited: bool = False) -> None:
@@ -185,7 +185,7 @@ def test_an_access_list_behind_a_link_stays(
     host: Host, access_list: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
     outside = tmp_path / "outside"
-    outside.write_text("of somebody else")
+    outside.write_text("of another user")
     access_list(outside)
     host.plant("a")
     state = host.checked()

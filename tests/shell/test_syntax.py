@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tools say about the scripts without running them."""
+"""Static checks of the scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ every_script = pytest.mark.parametrize("name", SENT)
 
 
 def code_of(name: str) -> list[str]:
-    """The lines of a script that are no comments."""
+    """Return the lines of a script that are not comments."""
     lines = (FOLDER / name).read_text().splitlines()
     return [line for line in lines if not line.strip().startswith("#")]
 

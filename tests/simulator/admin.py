@@ -64,7 +64,7 @@ class Clock(BaseModel):
 
 
 class Settings(BaseModel):
-    """What belongs to no profile; a status of 422 is sent in that status's shape, the others as plain text."""
+    """Requests for no profile; a status of 422 is sent in that status's shape, the others as plain text."""
 
     unknown_token_status: int = Field(default=403, ge=400, le=499)
 
@@ -121,17 +121,17 @@ def _add_observation(routes: APIRouter, store: Store) -> None:
 
     @routes.post("/things/{identity}/activate", response_model=PublicThing, responses={404: {"model": Refusal}})
     def activate(identity: str) -> Thing:
-        """Activate a Thing, as somebody would in the portal."""
+        """Activate a Thing, as a user does in the portal."""
         return _set_status(store, identity, "active")
 
     @routes.post("/things/{identity}/deactivate", response_model=PublicThing, responses={404: {"model": Refusal}})
     def deactivate(identity: str) -> Thing:
-        """Deactivate a Thing, as somebody would in the portal."""
+        """Deactivate a Thing, as a user does in the portal."""
         return _set_status(store, identity, "deactivated")
 
     @routes.delete("/things/{identity}", status_code=204, response_class=Response, responses={404: {"model": Refusal}})
     def delete_thing(identity: str) -> None:
-        """Remove a Thing, as somebody would in the portal."""
+        """Remove a Thing, as a user does in the portal."""
         with store.transaction() as connection:
             removed = things.remove(connection, identity)
         if not removed:

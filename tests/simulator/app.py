@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # SPDX-FileCopyrightText: The thingstream.ztp authors
-"""The web application: the platform's three endpoints, and the simulator's own interface beside them."""
+"""The web application: the platform's three endpoints, and the simulator's own interface."""
 
 from __future__ import annotations
 
@@ -100,14 +100,14 @@ def _process(
 
 
 def _methods(request: Request) -> str:
-    """Every method that the path has; the framework tells those of the first route alone."""
+    """Return every method that the path has; the framework names those of the first route only."""
     routes = (route for route in request.app.routes if isinstance(route, APIRoute))
     found = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
     return ", ".join(sorted(found))
 
 
 def _not_found(store: Store) -> Any:
-    """Paths and methods that do not exist are logged too, so that a wrong URL shows (the response is assumed)."""
+    """Return a handler that logs unknown paths and methods too, so that a wrong URL shows (the response is assumed)."""
 
     async def handle(request: Request, error: HTTPException) -> Response:
         path = request.url.path

@@ -185,7 +185,7 @@ class Dripping(Response):
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send byte after byte, for as long as somebody listens."""
+        """Send byte after byte, until the client disconnects."""
         transport: asyncio.Transport = scope[TRANSPORT]
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for position in range(len(self.body)):

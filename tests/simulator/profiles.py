@@ -52,7 +52,7 @@ class SimulatorSwitches(BaseModel):
 
 
 class PortalSettings(BaseModel):
-    """What the portal's device profile page offers (documented, unless a field says otherwise)."""
+    """The settings of the portal's device profile page (documented, unless a field says otherwise)."""
 
     model_config = ConfigDict(extra="forbid")
 

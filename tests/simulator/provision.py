@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # SPDX-FileCopyrightText: The thingstream.ztp authors
-"""What the platform does with a request: from body to answer, within one transaction."""
+"""Respond to a request as the platform does, within one transaction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GIVEN_NAME_LENGTH = 50  # seen in client code
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent: a `dict` as JSON, a `str` as plain text. Profile and Thing are for the request log."""
+    """A response: a `dict` is sent as JSON, a `str` as plain text. Profile and Thing are for the request log."""
 
     status: int
     content: dict[str, Any] | str
@@ -67,7 +67,10 @@ def provision(
 
 
 def _field_errors(document: Mapping[str, Any]) -> list[str]:
-    """The shape `<field> <problem>` and the first text were seen in client code; everything else is assumed."""
+    """Return the errors of the fields.
+
+    The shape `<field> <problem>` and the first text were seen in client code; everything else is assumed.
+    """
     errors = []
     if not UUID.fullmatch(text(document, "token") or ""):
         errors.append("token invalid token format")
@@ -81,7 +84,7 @@ def _field_errors(document: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown_token(connection: sqlite3.Connection) -> Answer:
-    """Assumed as a whole, and so is that the token of another service is refused like an unknown one."""
+    """Return the refusal of an unknown token, or of a token of another service; all of it is assumed."""
     status = int(store.setting(connection, "unknown_token_status"))
     return Answer(status, {"errors": ["token is not known"]} if status == 422 else "Invalid token")
 
@@ -105,7 +108,7 @@ def _for_profile(
 
 
 def _for_thing(connection: sqlite3.Connection, profile: Profile, thing: Thing, known: bool, now: float) -> Answer:
-    """Refusals: texts seen in client code; which of them comes first is assumed."""
+    """Return the response for a Thing. Texts of refusals were seen in client code; their order is assumed."""
     if thing.profile != profile.name:
         return Answer(403, "Device already registered")
     if thing.status == "deactivated" or profile.plan == "none":

@@ -100,7 +100,7 @@ def rename(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _keys(profile: Profile, thing: Thing, keys: Mapping[str, DynamicKey], ready: bool) -> dict[str, Any]:
-    """PointPerfect Flex, SPARTN over MQTT or L-band: names and types seen in client code."""
+    """Return the body for PointPerfect Flex, SPARTN over MQTT or L-band: names and types seen in client code."""
     title = FAMILIES[profile.topics][0]
     secret = thing.credentials
     pair = {"certificate": secret["certificate"], "privateKey": secret["private_key"]} if ready else {}
@@ -118,7 +118,10 @@ def _keys(profile: Profile, thing: Thing, keys: Mapping[str, DynamicKey], ready:
 
 
 def _ntrip(profile: Profile, thing: Thing, ready: bool) -> dict[str, Any]:
-    """PointPerfect Flex as RTCM: seen in client code. As SPARTN over NTRIP (its block's name), and Live: assumed."""
+    """Return the body for NTRIP.
+
+    PointPerfect Flex as RTCM was seen in client code; the block's name for SPARTN over NTRIP, and Live, are assumed.
+    """
     switches = profile.simulator
     spartn = profile.service == "pointperfect" and profile.format == "SPARTN"
     port = switches.port or 2101
@@ -138,7 +141,10 @@ def _ntrip(profile: Profile, thing: Thing, ready: bool) -> dict[str, Any]:
 
 
 def _cloudlocate(profile: Profile, thing: Thing, ready: bool) -> dict[str, Any]:
-    """Content is documented, key names are assumed; host name and value shapes were seen in client code."""
+    """Return the body for CloudLocate.
+
+    Content is documented, key names are assumed; host name and value shapes were seen in client code.
+    """
     switches = profile.simulator
     login = {"clientId": thing.client_id, **thing.credentials} if ready else {}
     # 8883 is assumed: that TLS is offered was seen in client code.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # SPDX-FileCopyrightText: The thingstream.ztp authors
-"""What the OpenAPI document says about the platform's part of the server.
+"""The OpenAPI document of the platform's part of the server.
 
 All fields of a successful response are optional: a Thing that is being activated has no credentials yet, and a profile
 can rename fields.

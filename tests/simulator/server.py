@@ -22,7 +22,7 @@ from simulator.store import Store
 
 
 class CuttableProtocol(H11Protocol):
-    """HTTP/1.1 that tells the application which transport a request came through."""
+    """HTTP/1.1 that passes the transport of a request to the application."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # H11Protocol narrows it, too
         """Wrap the application, for this connection."""
@@ -65,7 +65,7 @@ def initialize(directory: Path) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is `localhost` or an address that cannot be reached from outside."""
+    """Return whether `host` is `localhost` or an address that cannot be reached from outside."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -112,7 +112,7 @@ def select(
 
 
 def set_status(connection: sqlite3.Connection, identity: str, status: Status) -> Thing | None:
-    """Activate or deactivate a Thing, as somebody would in the portal; None if there is no such Thing."""
+    """Activate or deactivate a Thing, as a user does in the portal; None if there is no such Thing."""
     connection.execute("UPDATE things SET status = ? WHERE id = ?", (status, identity))
     found = select(connection, identity=identity)
     return found[0] if found else None
@@ -139,7 +139,7 @@ def _thing(row: sqlite3.Row) -> Thing:
 
 
 def _mqtt_login() -> dict[str, str]:
-    """20 upper-case alphanumerics and 40 characters of the base64 alphabet: seen in client code."""
+    """Return a login of 20 upper-case alphanumerics and 40 characters of the base64 alphabet: seen in client code."""
     return {
         "username": _random(string.ascii_uppercase + string.digits, 20),
         "password": _random(ALPHANUMERIC + "+/", 40),
@@ -147,7 +147,7 @@ def _mqtt_login() -> dict[str, str]:
 
 
 def _ntrip_login() -> dict[str, str]:
-    """12 alphanumerics, and a password with symbols such as `&`: seen in client code.
+    """Return a user name of 12 alphanumerics, and a password with symbols such as `&`: seen in client code.
 
     The platform's passwords have symbols sometimes; here every one has two, so that bad quoting cannot go unnoticed.
     """

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 @pytest.fixture(scope="session")
 def rsa_pair() -> Pair:
-    """What the platform sends: RSA with 2048 bits."""
+    """A pair as the platform sends it: RSA with 2048 bits."""
     return make_pair(rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 

@@ -83,7 +83,7 @@ PAYLOAD = json.dumps(BODY).encode()
 
 
 def post(where: api.Endpoint) -> api.HttpResponse:
-    """Send one request; what is kept is the body of a 200, and nothing else."""
+    """Send one request; the body of a response with status 200 is kept, and nothing else."""
     kept: list[bytes] = []
     sending = api.Sending(kept.append)
     response = api.post(where, PAYLOAD, sending)
@@ -93,7 +93,7 @@ def post(where: api.Endpoint) -> api.HttpResponse:
 
 
 def post_fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
-    """The kind of the failure (``not_sent``, ``unknown``, ``error``) and its error; nothing is kept."""
+    """Return the kind (``not_sent``, ``unknown``, ``error``) and the error of a failure; check that nothing is kept."""
     kept: list[bytes] = []
     sending = api.Sending(kept.append)
     kind, error = _post_fails(where, sending)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a fleet looks like: results of ``thingstream_ztp_info`` as it makes them, for any number of gateways."""
+"""Results of ``thingstream_ztp_info`` as the module returns them, for any number of gateways."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _STORAGE = Storage(ancestors=(("/", Attributes("drwxr-xr-x", 0, 0)),))
 
 
 def held(path: str = PATH, **changes: Any) -> GatewayState:
-    """A gateway in order; ``changes`` are those of the content of its record."""
+    """Return a gateway in order; ``changes`` apply to the content of its record."""
     text = json.dumps({**_RECORD.to_dict(), **changes})
     record = Record.parse(text)
     assert record is not None
@@ -73,27 +73,27 @@ def held(path: str = PATH, **changes: Any) -> GatewayState:
 
 
 def changed(state: GatewayState, **changes: Any) -> GatewayState:
-    """A gateway whose bundle differs."""
+    """Return the gateway with changes to its bundle."""
     return replace(state, bundle=replace(state.bundle, **changes))
 
 
 def with_other_group(state: GatewayState) -> GatewayState:
-    """A gateway whose files should belong to another group."""
+    """Return the gateway with files that should belong to another group."""
     return replace(state, user=replace(state.user, group_id=5))
 
 
 def nothing_held(path: str = PATH) -> GatewayState:
-    """A gateway without credentials."""
+    """Return a gateway without credentials."""
     return GatewayState(path, _USER, _STORAGE, Bundle())
 
 
 def look(*found: GatewayState, now: datetime = NOW) -> dict[str, Any]:
-    """The result of one gateway."""
+    """Return the result of one gateway."""
     return {"changed": False, "bundles": [inspection.describe(one, now, renewal=RENEWAL, **MODES) for one in found]}
 
 
 def ledger_entry(client_id: str | None = "device:1", **changes: Any) -> LedgerEntry:
-    """A Thing in the ledger, received and delivered a day ago."""
+    """Return the ledger entry of a Thing, received and delivered a day ago."""
     login_sha256 = changes.pop("login_sha256", None)
     entry: dict[str, Any] = {
         "service": "cloudlocate",
@@ -111,7 +111,7 @@ def ledger_entry(client_id: str | None = "device:1", **changes: Any) -> LedgerEn
 
 
 def record_of(number: int) -> dict[str, Any]:
-    """A record of PointPerfect that differs from gateway to gateway, with dates over the next two years."""
+    """Return a PointPerfect record that differs per gateway, with expiration dates over the next two years."""
     dates = {
         "not_before": NOW - 400 * DAY,
         "not_after": NOW + timedelta(days=40 + number * 7 % 600, hours=number % 24),
@@ -130,7 +130,7 @@ def record_of(number: int) -> dict[str, Any]:
 
 
 def fleet(count: int) -> dict[str, Mapping[str, Any]]:
-    """Host to its result; two in a hundred cannot be seen, and every state occurs."""
+    """Return the result by host; two gateways in a hundred cannot be seen, and every state occurs."""
     return {f"gateway-{number:05d}": _look_of(number) for number in range(count)}
 
 

@@ -53,7 +53,7 @@ RECORD = Record(
 
 
 def gateway(record: Record | None = RECORD, **changes: Any) -> GatewayState:
-    """A gateway in order; ``changes`` are those of its bundle. A record of ``None`` cannot be read."""
+    """Return a gateway in order; ``changes`` apply to its bundle. A record of ``None`` stands for an unreadable one."""
     known = record or RECORD
     bundle = Bundle(
         current="000002",
@@ -72,23 +72,23 @@ def gateway(record: Record | None = RECORD, **changes: Any) -> GatewayState:
 
 
 def bare_gateway() -> GatewayState:
-    """A gateway without credentials."""
+    """Return a gateway without credentials."""
     return GatewayState(PATH, USER, Storage(ANCESTORS, free_kib=4096, thorough=True), Bundle())
 
 
 def observed(record: Record | None = RECORD, **changes: Any) -> Observed:
-    """What a complete observation of a gateway in order finds."""
+    """Return a complete observation of a gateway in order."""
     state = changes.pop("gateway", None) or gateway(record)
     return replace(Observed(state, record, History(), complete=True), **changes)
 
 
 def nothing_observed(**changes: Any) -> Observed:
-    """What a complete observation of a gateway without credentials finds."""
+    """Return a complete observation of a gateway without credentials."""
     return replace(Observed(bare_gateway(), None, History(), complete=True), **changes)
 
 
 def desired(**changes: Any) -> Desired:
-    """What a gateway in order has already."""
+    """Return the desired state that a gateway in order already has."""
     given: dict[str, Any] = {
         "service": SERVICES["pointperfect"],
         "host": "gw1",
@@ -108,7 +108,7 @@ def desired(**changes: Any) -> Desired:
 
 
 def platform(**changes: Any) -> Platform:
-    """The platform as the source, with every setting that a request needs."""
+    """Return the platform as the source, with every setting that a request needs."""
     given: dict[str, Any] = {
         "token": TOKEN,
         "endpoint": api.Endpoint("https://api.example.com/ztp"),
@@ -128,7 +128,7 @@ def spooled(
     service: str = "pointperfect",
     reason: str = "expiring",
 ) -> Spooled:
-    """A spool entry as ``observe`` reads it."""
+    """Return a spool entry as ``observe`` reads it."""
     raw = response if isinstance(response, bytes) else encoded(response)
     file = Path(f"/spool/{service}-0-{sequence:06d}-0.response")
     entry = Entry(service, "hw-1", "gw1", "gw1", PATH, reason, received_at, sequence, replaces, raw, file)

@@ -139,7 +139,7 @@ class Rig:
         return run_locally(command, standard_input, secret)
 
     def post(self, endpoint: api.Endpoint, payload: bytes, sending: api.Sending) -> api.HttpResponse:
-        """Answers as ``api.post`` does: what arrives is kept, and an exception says whether something was sent."""
+        """Respond as ``api.post`` does: keep the body that arrives, and note whether the request may have arrived."""
         self.bodies.append(json.loads(payload))
         assert self.replies, "one request too many"
         reply = self.replies.pop(0)
@@ -297,7 +297,7 @@ class Rig:
 
     @property
     def ledger(self) -> list[dict[str, str | None]]:
-        """What the ledger says of the Things of this place."""
+        """The entries of the ledger for this place."""
         return [entry.to_dict() for entry in ledger.read(self.spool_place).entries]
 
     @property
@@ -307,7 +307,7 @@ class Rig:
 
     @property
     def history(self) -> Any:
-        """What is written down of the past; ``None`` where nothing is."""
+        """The history; ``None`` if there is none."""
         file = self.path / "history.json"
         return json.loads(file.read_text()) if file.exists() else None
 
@@ -323,12 +323,12 @@ class Rig:
         return [entry["client_id"] for entry in self.retired]
 
     def rewrite(self, **changes: Any) -> None:
-        """Somebody edits the record; ``...`` removes a key."""
+        """Edit the record by hand; ``...`` removes a key."""
         record = {name: value for name, value in {**self.record, **changes}.items() if value is not ...}
         (self.current / "thing.json").write_text(json.dumps(record))
 
     def assert_in_order(self, *also: str) -> None:
-        """Complete, private, nothing left behind (in the path, ``also`` may be there), and spool is empty."""
+        """Check that the bundle is complete and private, the path clean except for ``also``, and the spool empty."""
         link = self.current.readlink()
         assert link.parent == Path("generations")
         assert len(link.name) == 6
@@ -353,7 +353,7 @@ class Rig:
 
 
 def install_by_hand(rig: Rig, pair: Pair) -> None:
-    """A gateway that is in order, with a pair and dynamic keys, as a first run leaves one."""
+    """Set up a gateway in order, with a pair and dynamic keys, as a first run leaves it."""
     response = spartn(pair)
     origin = Origin(None, NOW, "hw-1", "gw1")
     files, _record = render.render(parse(response), encoded(response), rig.target().layout, None, origin)
@@ -369,7 +369,7 @@ def install_by_hand(rig: Rig, pair: Pair) -> None:
 
 
 def newer_keys(pair: Pair) -> dict[str, Any]:
-    """The same Thing, one rotation later."""
+    """Return a response with the same Thing, one rotation later."""
     keys = {"current": dynamic_key(KEY_NEXT, NOW + 23 * DAY), "next": dynamic_key(KEY_CURRENT, NOW + 51 * DAY)}
     return spartn(pair, dynamickeys=keys)
 

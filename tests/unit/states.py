@@ -96,7 +96,7 @@ SPACED_DF = ("Filesystem 1024-blocks Used Available Capacity Mounted on",
 def installed(
     ls: Listing = gnu, identity: str = "uid=0(root) gid=0(root) groups=0(root)", df: tuple[str, ...] = GNU_DF
 ) -> list[str]:
-    """What a gateway prints that holds two generations and a leftover."""
+    """Return the lines that a gateway with two generations and a leftover prints."""
     return [
         f"identity {identity}",
         f"physical_path {PATH}",
@@ -124,7 +124,7 @@ def installed(
 
 
 def failure(action: Callable[[], object]) -> ProvisioningError:
-    """The error of an action, which can be shown to anybody on any terminal."""
+    """Return the error of an action, after checking that it can be shown to any user on any terminal."""
     with pytest.raises(ProvisioningError) as caught:
         action()
     assert_presentable(caught.value)

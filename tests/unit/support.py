@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What several test modules share: planted secrets, self-made certificates, responses, a local gateway, a server."""
+"""Shared parts of test modules: planted secrets, self-made certificates, responses, a local gateway, a server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 def assert_no_secret(*things: object, also: tuple[str, ...] = ()) -> None:
-    """Looks for every planted secret in whatever a log, a report or a traceback could show of these things."""
+    """Check that nothing a log, a report or a traceback could show of these things contains a planted secret."""
     for thing in things:
         shown = [str(thing), repr(thing)]
         if isinstance(thing, BaseException):
@@ -90,7 +90,7 @@ RSA_NUMBERS = ("n", "e", "d", "p", "q", "dmp1", "dmq1", "iqmp")
 
 
 def rsa_pem(key: PrivateKey, **changes: int) -> str:
-    """An RSA key in PKCS#1 with other numbers than it has, such as no library writes."""
+    """Return an RSA key in PKCS#1 with changed numbers, as no library writes it."""
     assert isinstance(key, rsa.RSAPrivateKey)
     secret = key.private_numbers()
     public = secret.public_numbers
@@ -117,7 +117,7 @@ def make_pair(
     authority: bool = False,
     names: tuple[str, ...] = (),
 ) -> Pair:
-    """A certificate for a key, self-signed or signed by another pair."""
+    """Return a key and its certificate, self-signed or signed by another pair."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         x509.CertificateBuilder()
@@ -155,7 +155,7 @@ def dynamic_key(value: str, start: datetime, days: float = 28) -> dict[str, Any]
 
 
 def spartn(pair: Pair, **changes: Any) -> dict[str, Any]:
-    """A "keys" response of PointPerfect Flex; a change to ``None`` removes the key."""
+    """Return a "keys" response of PointPerfect Flex; a change to ``None`` removes the key."""
     response = {
         "certificate": pair.certificate,
         "clientId": "11111111-2222-4333-8444-555555555555",
@@ -179,7 +179,7 @@ def spartn(pair: Pair, **changes: Any) -> dict[str, Any]:
 
 
 def rtcm(**changes: Any) -> dict[str, Any]:
-    """An NTRIP response in its present, flat shape."""
+    """Return an NTRIP response in its present, flat shape."""
     block = {
         "endpoint": "ppntrip.services.u-blox.com",
         "httpPort": "2101",
@@ -214,7 +214,7 @@ def parse(
     field_map: Mapping[str, str] | None = None,
     now: datetime = NOW,
 ) -> credentials.Credentials:
-    """From a response to credentials, as a run does it."""
+    """Return the credentials in a response, as a run reads them."""
     decoded = credentials.decode(encoded(response))
     fields = credentials.extract(decoded, SERVICES[service], field_map or {})
     return credentials.check(decoded, fields, SERVICES[service], field_map or {}, now)
@@ -224,13 +224,13 @@ def parse(
 
 
 def run_locally(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
-    """What Ansible's local connection does with a command."""
+    """Run a command as Ansible's local connection does."""
     done = subprocess.run(["/bin/sh", "-c", command], input=standard_input, capture_output=True, check=False)
     return done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "replace")
 
 
 def tree(path: Path) -> dict[str, tuple[Any, ...]]:
-    """Everything below a path: type, mode, owner, times and content."""
+    """Return a path and everything below it: type, mode, owner, group, modification time and content."""
     found: dict[str, tuple[Any, ...]] = {}
     for entry in [path, *sorted(path.rglob("*"))]:
         status = entry.lstat()
@@ -256,7 +256,7 @@ class Server:
 
 
 def answering(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> Behavior:
-    """Sends one HTTP answer and closes."""
+    """Return the behavior of a server that sends one HTTP response and closes the connection."""
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body) if length is None else length}", "", ""]
 
     def behave(connection: socket.socket, request: bytes) -> None:
@@ -266,7 +266,7 @@ def answering(status: str, body: bytes = b"", *headers: str, length: int | None 
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """One HTTP request with its body."""
+    """Read one HTTP request with its body."""
     received = b""
     while b"\r\n\r\n" not in received:
         chunk = connection.recv(65536)
@@ -282,9 +282,9 @@ def read_request(connection: socket.socket) -> bytes:
 
 @contextmanager
 def serving(*behaviors: Behavior, tls: ssl.SSLContext | None = None, raw: Behavior | None = None) -> Iterator[Server]:
-    """Serves one behavior per connection, the last one for all that follow, until the block ends.
+    """Serve one behavior per connection, and the last one for all that follow, until the block ends.
 
-    :param raw: takes a connection before TLS and before anything is read.
+    :param raw: the behavior that takes each connection before TLS and before anything is read.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(listener.getsockname()[1])

@@ -45,7 +45,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 class TaskTimeout(BaseException):
-    """What Ansible raises in the middle of a task; no ``Exception``."""
+    """An interruption as Ansible raises it in the middle of a task; no ``Exception``."""
 
 
 def device(number: int) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def either(costly: Rig, request: pytest.FixtureRequest) -> Rig:
 
 
 def renew(rig: Rig, *replies: Any, **changes: Any) -> Run:
-    """A run that requests a Thing, whether one is installed or not."""
+    """Carry out a run that requests a Thing, whether one is installed or not."""
     return rig.present(*replies, max_age=50, **changes)
 
 
@@ -108,7 +108,7 @@ def test_a_short_max_age_is_not_due_in_every_run(costly: Rig) -> None:
 
 
 def another_run(rig: Rig) -> Rig:
-    """Another run on the same controller."""
+    """Return the rig of another run on the same controller."""
     return replace(rig, replies=[], bodies=[], commands=[], sleeps=[], hook=None)
 
 
@@ -502,7 +502,7 @@ def nothing() -> None:
 
 
 def over_http(rig: Rig, port: int, **changes: Any) -> Run:
-    """A run that sends its request over HTTP, as outside of the tests."""
+    """Carry out a run that sends its request over HTTP, as outside the tests."""
     endpoint = api.Endpoint(f"http://127.0.0.1:{port}/ztp", timeout=5, retries=1)
     rig.post = api.post  # type: ignore[method-assign]
     try:

@@ -279,7 +279,7 @@ def test_an_unexpected_exception_is_not_swallowed() -> None:
     ],
 )
 def test_an_interruption_between_two_tries(replies: list[Reply], may_have_arrived: bool) -> None:
-    """What is known of the last try counts."""
+    """The outcome of the last attempt counts."""
     script = Script(replies, interrupt=len(replies))
     with pytest.raises(KeyboardInterrupt):
         script.request(repeatable=True)
@@ -469,7 +469,7 @@ def hang(connection: socket.socket, request: bytes) -> None:
 
 
 def shout(connection: socket.socket, request: bytes) -> None:
-    """Bytes that are no TLS, in the middle of a TLS connection."""
+    """Send an invalid TLS record in the middle of a TLS connection."""
     raw = socket.socket(fileno=socket.dup(connection.fileno()))
     with raw:
         raw.sendall(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
@@ -618,7 +618,7 @@ def test_the_largest_response(pki: Pki, tls: ssl.SSLContext) -> None:
 
 
 class TaskTimeout(BaseException):
-    """What Ansible raises in the middle of a task; no ``Exception``."""
+    """An interruption as Ansible raises it in the middle of a task; no ``Exception``."""
 
 
 def interrupt() -> None:
@@ -710,7 +710,7 @@ def test_an_interruption_while_the_response_is_kept(pki: Pki, tls: ssl.SSLContex
 
 @pytest.mark.usefixtures("timeouts")
 def test_a_second_interruption_does_not_wait(pki: Pki, tls: ssl.SSLContext) -> None:
-    """What is known is pessimistic then: the request may have arrived."""
+    """The outcome is pessimistic then: the request may have arrived."""
 
     def interrupt_twice() -> None:
         interrupt()

@@ -92,7 +92,7 @@ HISTORY = json.dumps({"things": RETIRED})
 
 
 def own(name: str, **changes: Any) -> GatewayState:
-    """A gateway with a Thing of its own."""
+    """Return a gateway with a Thing of its own."""
     return held(client_id=f"device:{name.replace(' ', '-')}", hardware_id=f"hw of {name}", **changes)
 
 
@@ -311,7 +311,7 @@ def test_the_timeline_counts_each_date_once() -> None:
 
 
 def claiming(result: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
-    """A result whose record has these values, as if nothing had checked them."""
+    """Return a result whose record has these values, as if nothing had checked them."""
     found = result or look(held())
     (bundle,) = found["bundles"]
     bundle["thing"] = {**bundle["thing"], **values}

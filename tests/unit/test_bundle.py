@@ -252,7 +252,7 @@ def test_the_next_run_finds_a_fresh_record_in_order(ec_pair: Pair) -> None:
 
 
 def rendered(content: Mapping[str, bytes]) -> tuple[Templates, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]:
-    """Templates that make these files, and what they were given."""
+    """Return templates that make these files, and the list of the arguments that they receive."""
     given: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
 
     def make(record: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, bytes]:
@@ -350,7 +350,7 @@ def test_a_broken_certificate_does_not_hide_the_broker_ca() -> None:
 
 
 def sourced(path: Path) -> dict[str, str]:
-    """The variables that a shell really gets out of an env file."""
+    """Return the variables that a real shell reads from an env file."""
     script = 'set -eu; . "$1"; set | grep -a ^THINGSTREAM_ >/dev/null; for n in $(sed "s/=.*//" "$1"); do '
     script += 'eval "v=\\$$n"; printf "%s\\0%s\\0" "$n" "$v"; done'
     done = subprocess.run(["/bin/sh", "-c", script, "sh", str(path)], capture_output=True, check=True, cwd=path.parent)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is sent to a gateway for each command, and what is made of its reply."""
+"""The input that a gateway gets for each command, and the result of its output."""
 
 from __future__ import annotations
 
@@ -116,14 +116,14 @@ def install(
 
 
 def request_of(text: str) -> dict[str, str]:
-    """The assignments in front of the script, as a shell reads them."""
+    """Return the assignments in front of the script, as a shell reads them."""
     assert text.endswith(commands.CHANGE_SCRIPT)
     words = shlex.split(text[: -len(commands.CHANGE_SCRIPT)])
     return {name.removeprefix("request_"): value for name, _is, value in (word.partition("=") for word in words)}
 
 
 def script_of(standard_input: bytes) -> str:
-    """What is run, out of the stream of an install or as it is."""
+    """Return the script that is run, from the archive of an install or from the input as it is."""
     if standard_input[257:262] != b"ustar":
         return standard_input.decode()
     with tarfile.open(fileobj=io.BytesIO(standard_input)) as archive:
@@ -476,7 +476,7 @@ def test_a_response_that_cannot_be_read() -> None:
 
 
 def losing(lost: list[str]) -> Callable[[str, bytes, bool], tuple[int, str, str]]:
-    """A connection that breaks once the gateway has done its work, and makes ssh send the same again."""
+    """Return a connection that breaks once the gateway has done its work, and makes ssh send the same again."""
 
     def execute(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
         _status, output, _complaint = run_locally(command, standard_input, secret)

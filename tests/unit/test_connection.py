@@ -86,7 +86,7 @@ def test_the_next_address_is_tried(settings: VerifySettings, monkeypatch: pytest
 
 
 def both(thing: Pair) -> tuple[Callable[[int], Credentials], ...]:
-    """What makes credentials for a port: for a broker, and for a caster."""
+    """Return two functions from a port to credentials: for a broker, and for a caster."""
     return (lambda port: with_pair(thing, port), lambda port: with_caster(port, tls=True))
 
 

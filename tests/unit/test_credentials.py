@@ -43,7 +43,7 @@ PKCS8 = serialization.PrivateFormat.PKCS8
 
 
 def refused(response: dict[str, Any], service: str = "pointperfect", **options: Any) -> ProvisioningError:
-    """The error for a response; it never shows a secret."""
+    """Return the error for a response, after checking that it shows no secret."""
     with pytest.raises(ProvisioningError) as caught:
         parse(response, service, **options)
     key = str(response.get("privateKey", ""))
@@ -340,7 +340,7 @@ def test_two_rsa_pairs_that_were_mixed_up(rsa_pair: Pair) -> None:
 
 
 def test_a_damaged_rsa_key_with_the_right_modulus(rsa_pair: Pair) -> None:
-    """The library is told not to validate keys: one that cannot do its work has to be found all the same."""
+    """The library does not validate keys: the collection itself must find an unusable one."""
     assert isinstance(rsa_pair.key, rsa.RSAPrivateKey)
     numbers = rsa_pair.key.private_numbers()
     parts = {name: getattr(numbers, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp")}

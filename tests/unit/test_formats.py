@@ -73,14 +73,14 @@ HOSTILE = [
 
 
 def made(name: str, response: dict[str, Any], service: str = "pointperfect", ca: str = "the CA\n") -> dict[str, File]:
-    """What one format makes of a response, with different modes for secret and public files."""
+    """Return the files that one format makes of a response, with different modes for secret and public files."""
     layout = Layout("/etc/thingstream/x", secret_mode=0o400, broker_ca=ca)
     files, _record = render(parse(response, service), encoded(response), layout, [name], ORIGIN)
     return {name: file for name, file in files.items() if name not in ("credentials.json", "thing.json")}
 
 
 def text(name: str, response: dict[str, Any], service: str = "pointperfect") -> str:
-    """The one file that a format makes."""
+    """Return the content of the one file that a format makes."""
     (file,) = made(name, response, service).values()
     return file.content.decode()
 
@@ -278,7 +278,7 @@ def test_topics_are_each_there_once(ec_pair: Pair) -> None:
 
 
 def unframed(body: str, frame: str) -> bytes:
-    """What a reader does: the frame back around it."""
+    """Put the frame back around a body, as a reader does."""
     return f"-----BEGIN {frame}-----\n{body}\n-----END {frame}-----\n".encode()
 
 
@@ -413,7 +413,7 @@ def test_both_environments_have_the_same_variables(ec_pair: Pair) -> None:
 
 
 def url(**changes: Any) -> str:
-    """The URL of gpsd, which is the one of str2str, too."""
+    """Return the URL of gpsd, after checking that str2str has the same one."""
     words = shlex.split(text("str2str", rtcm(**changes)))
     found = text("gpsd", rtcm(**changes))
     assert words == ["-in", found.removesuffix("\n")]

@@ -14,7 +14,7 @@ from ansible_collections.thingstream.ztp.tests.unit.servers import DATA, rtcm_fr
 
 
 def types_in(stream: bytes, size: int | None = None) -> list[str]:
-    """The types that a reader finds in a stream, which arrives in pieces of a size."""
+    """Return the types that a reader finds in a stream that arrives in pieces of a size."""
     reader = FrameReader()
     size = size or max(1, len(stream))
     return [found for start in range(0, len(stream), size) for found in reader.feed(stream[start : start + size])]

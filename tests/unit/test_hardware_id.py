@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a gateway says about its identity, and what of it can be a hardware ID."""
+"""The identity that a gateway reports, and the values that can be a hardware ID."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROLE = Path(__file__).resolve().parents[2] / "roles/thingstream_gateway"
 
 
 def judge(source: str, value: str) -> Candidate:
-    """What becomes of one value that one source gives."""
+    """Return the candidate that one value of one source becomes."""
     (candidate,) = hardware_id.candidates([source], [f"{source} {value}"])
     return candidate
 
@@ -357,7 +357,7 @@ def test_without_any_plausible_value_the_error_tells_what_each_source_said() -> 
 
 
 def answering(output: str, status: int = 0) -> tuple[Any, list[tuple[str, bytes, bool]]]:
-    """A connection that gives one answer, and what was sent over it."""
+    """Return a connection that returns one output, and the list of the commands sent over it."""
     sent: list[tuple[str, bytes, bool]] = []
 
     def execute(command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:

@@ -37,7 +37,7 @@ def named(client_id: str | None = None, login_sha256: str | None = None) -> Thin
 
 
 def thing(number: int | None, **changes: Any) -> FormerThing:
-    """A Thing as it enters the history; without a number, an unidentified one."""
+    """Return a Thing as it enters the history; without a number, it is unidentified."""
     thing_id = None if number is None else named(f"device:{number}")
     return replace(FormerThing(thing_id, "cloudlocate", "hw-1", "gw1"), **changes)
 
@@ -47,7 +47,7 @@ def past(*things: FormerThing) -> History:
 
 
 def entry(number: int | None, **changes: Any) -> dict[str, Any]:
-    """A Thing in the file."""
+    """Return the entry of a Thing in the file."""
     client_id = f"device:{number}" if number is not None else None
     return {
         "client_id": client_id,
@@ -62,7 +62,7 @@ def entry(number: int | None, **changes: Any) -> dict[str, Any]:
 
 
 def left(number: int | None, **changes: Any) -> FormerThing:
-    """A Thing that is in the history."""
+    """Return a Thing that is in the history."""
     return thing(number, **{"since": NOW, **changes})
 
 
@@ -286,7 +286,7 @@ def test_the_list_has_neither_the_thing_in_use_nor_deactivated_ones(
 
 
 def test_things_without_client_id_are_each_on_the_list() -> None:
-    """NTRIP: the login tells them apart, with or without a hardware ID."""
+    """NTRIP: the login distinguishes them, with or without a hardware ID."""
     things = [left(None, thing_id=named(None, digit * 64), hardware_id=None) for digit in "123"]
     history = past(*things)
     assert history.retired(named(None, "3" * 64)) == tuple(things[:2])

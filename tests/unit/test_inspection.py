@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is reported of a gateway: the findings that a run acts upon, and nothing that a hostile one makes up."""
+"""The report on a gateway: the findings that a run acts upon, and no invention of a hostile gateway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD_THING = FormerThing(ThingId("device:0"), "pointperfect", "hw-1", "gw1", NOW 
 
 
 def describe(record: Record | None = PLAIN, renewal: RenewalPolicy | None = None, **changes: Any) -> dict[str, Any]:
-    """The description of a gateway in order; ``changes`` are those of its bundle."""
+    """Return the description of a gateway in order; ``changes`` apply to its bundle."""
     return inspection.describe(gateway(record, **changes), NOW, renewal=renewal or RenewalPolicy(), **MODES)
 
 

@@ -67,14 +67,14 @@ def file_of(place: Path) -> Path:
 
 
 def known(number: int | None, **changes: Any) -> LedgerEntry:
-    """A Thing as the ledger has it after its response arrived."""
+    """Return a Thing as the ledger has it after its response arrived."""
     thing_id = None if number is None else ThingId(f"device:{number}")
     entry = LedgerEntry("cloudlocate", thing_id, "hw-1", "gw1", "gw1", PATH, f"{number}.response", NOW)
     return replace(entry, **changes)
 
 
 def written(place: Path, *events: tuple[Event, LedgerEntry]) -> Ledger:
-    """The ledger after these events, one day apart."""
+    """Append these events, one day apart, and return the ledger."""
     for number, (event, entry) in enumerate(events):
         append(place, event, entry, NOW + number * DAY)
     return read(place)

@@ -26,13 +26,13 @@ UNIDENTIFIED = {"client_id": None, "hardware_id": "hw"}
 
 
 def path(thing: Mapping[str, Any] | None = None, *retired: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """One path of a gateway."""
+    """Return one path of a gateway."""
     found = {"path": PATH, "present": thing is not None, "thing": thing, "retired": list(retired), "generations": []}
     return {**found, **changes}
 
 
 def record(client_id: str | None = "device:1", **names: Any) -> dict[str, Any]:
-    """What a gateway says of a Thing."""
+    """Return a Thing as a gateway reports it."""
     return {"service": "cloudlocate", "client_id": client_id, **names}
 
 

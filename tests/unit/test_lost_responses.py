@@ -46,7 +46,7 @@ def costly(rig: Rig) -> Rig:
 
 
 def marker_of(rig: Rig) -> Path:
-    """The path of the request marker, whether it exists or not."""
+    """Return the path of the request marker, whether it exists or not."""
     return rig.spool_place.with_name(rig.spool_place.name + requests.SUFFIX)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each response of a broker means."""
+"""The meaning of each response of a broker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What names a Thing reaches the platform as it was written, or is refused."""
+"""Names of a Thing reach the platform as they were written, or are refused."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_every_scalar_of_an_inventory_arrives_as_written_or_is_refused(
 
 
 def _yaml(values: Iterable[str], directory: Path) -> Iterable[tuple[object, str]]:
-    """What the YAML reader makes of unquoted scalars; those that are no scalar are left out."""
+    """Yield the value that YAML reads from each unquoted text, and the text; skip each text that is not one scalar."""
     for number, value in enumerate(values):
         if not _is_plain(value):
             continue
@@ -173,7 +173,7 @@ def _variables(file: Path) -> Mapping[str, Any]:
 
 
 def _is_plain(value: str) -> bool:
-    """Whether YAML reads a text, written without quotes, as one scalar."""
+    """Return whether YAML reads a text, written without quotes, as one scalar."""
     try:
         tokens = list(yaml.scan(f"id: {value}\n"))
     except yaml.YAMLError:

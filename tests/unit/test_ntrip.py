@@ -42,7 +42,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import NOW, NTRIP_PA
 
 
 def checked(sentence: str) -> list[str]:
-    """The fields of a sentence whose checksum is right."""
+    """Return the fields of a sentence, after checking its start, end and checksum."""
     assert sentence[0] == "$"
     assert sentence.endswith("\r\n")
     body, _star, checksum = sentence[1:-2].partition("*")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What casters, and servers that are none, respond to a request: the code, the status, and the cause in the message."""
+"""Responses of casters, and of servers that are none: the code, the status, and the cause in the message."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_each_response_has_its_code(settings: VerifySettings, name: str) -> None
 
 @pytest.mark.parametrize("name", RESPONSES)
 def test_a_server_that_keeps_the_connection_open_changes_no_code(settings: VerifySettings, name: str) -> None:
-    """What is known at once does not wait for the end of the connection."""
+    """A known result does not wait for the end of the connection."""
     case = RESPONSES[name]
     with serving(send(case.response, hang)) as server:
         error = fails(with_caster(server.port), replace(settings, position=HERE, timeout=0.6))

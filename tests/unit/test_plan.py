@@ -70,7 +70,7 @@ ERROR = ProvisioningError("permission", "No.")
 
 
 def plan(found: Observed | None = None, source: Given | None = None, **wanted: Any) -> Plan:
-    """The plan for a gateway that is in order, or for what was observed; without a spread."""
+    """Return the plan for a gateway in order, or for an observation; the spread is 0."""
     want = desired(**{"renewal": RenewalPolicy.parse(**POLICY), **wanted})
     made = planning.plan(want, source or platform(), found or observed(), NOW)
     assert_no_secret(made)
@@ -78,7 +78,7 @@ def plan(found: Observed | None = None, source: Given | None = None, **wanted: A
 
 
 def costly(**changes: Any) -> dict[str, Any]:
-    """Settings under which each request creates another Thing."""
+    """Return settings under which each request creates another Thing."""
     return {"service": SERVICES["cloudlocate"], **changes}
 
 
@@ -88,7 +88,7 @@ LOCATE = replace(
 
 
 def device(number: int, sequence: int | None = None, **changes: Any) -> Spooled:
-    """A response of CloudLocate in the spool."""
+    """Return a spool entry with a response of CloudLocate."""
     response = cloudlocate(clientId=f"device:{number}", username=f"user{number}")
     return spooled(
         response, sequence or number, **{"service": "cloudlocate", "replaces": LOCATE.response_id, **changes}
@@ -108,7 +108,7 @@ def ids(history: History) -> list[str | None]:
 
 @dataclass(frozen=True)
 class Cause:
-    """What makes one reason apply, on top of a gateway that is in order."""
+    """The change to a gateway in order that makes one reason apply."""
 
     reason: str
     kind: type[Plan]
@@ -143,7 +143,7 @@ CAUSES = (
 
 
 def plan_of(*causes: Cause) -> Plan:
-    """Where two causes change the same thing, the first one has its way."""
+    """Return the plan for these causes; where two change the same field, the first one wins."""
     changes: dict[str, Any] = {"record": {}, "desired": {}, "observed": {}, "bundle": {}}
     for cause in reversed(causes):
         for name, values in changes.items():
@@ -425,7 +425,7 @@ def test_an_unusable_response_is_refused_elsewhere(wanted: dict[str, Any]) -> No
 
 
 def test_an_outdated_response_that_names_no_thing_stays_where_a_request_creates_one() -> None:
-    """Its Thing may exist, and nothing else names it."""
+    """Its Thing may exist, and only the marker names it."""
     waiting = spooled(b"<html>", replaces=None, service="cloudlocate")
     assert isinstance(plan(observed(LOCATE, spooled=(waiting,)), **costly()), Nothing)
     made = plan(observed(LOCATE, spooled=(waiting,)), **costly(force=True))
@@ -444,7 +444,7 @@ def test_an_outdated_response_that_names_no_thing_goes_where_a_request_creates_n
 
 
 def test_a_response_with_another_delivery_is_requested_again_where_that_creates_nothing(ec_pair: Pair) -> None:
-    """The token may be another one by now."""
+    """The token may have changed since."""
     waiting = spooled(spartn(ec_pair, clientId="device:2"))
     made = plan(observed(spooled=(waiting,)), delivery="ntrip")
     assert isinstance(made, Request)
@@ -612,7 +612,7 @@ def test_a_response_of_the_thing_in_use_retires_no_thing(ec_pair: Pair) -> None:
 
 
 def same(record: Record, arrived: Spooled) -> Record:
-    """A record of the credentials in a response."""
+    """Return the record with the identity of the credentials in a response."""
     assert arrived.credentials is not None
     return replace(record, identity_sha256=arrived.credentials.identity_sha256)
 

@@ -80,7 +80,7 @@ def test_paths_that_are_refused(path: str) -> None:
 
 
 def below(mode: str, owner: int = 0, name: str = "/etc") -> dict[str, Any]:
-    """Changes one directory above the path, or the path itself."""
+    """Return changes to the attributes of one directory above the path, or of the path itself."""
     changed = Attributes(mode, owner, 0)
     ancestors = STATE.storage.ancestors
     return {"ancestors": tuple((found, changed if found == name else other) for found, other in ancestors)}

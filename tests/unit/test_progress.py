@@ -19,7 +19,7 @@ VERIFY = ("id-2", "Verify")
 
 
 def run(hosts: int, finished: int, seconds_each: float = 0.1, **last: Any) -> Progress:
-    """So many hosts have finished, one after the other; ``last`` is about the last one."""
+    """Return the progress after so many hosts have finished, one after the other; ``last`` is about the last one."""
     state = progress.begin(Progress(hosts), RENEW, 0)
     for number in range(1, finished + 1):
         about = last if number == finished else {"reason": "none"}

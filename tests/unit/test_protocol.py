@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What gateways print, as real systems and hostile ones print it, and what is made of it."""
+"""Output of gateways, real and hostile ones, and its parsed form."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_what_a_login_shell_prints_around_it(before: str, after: str, line_end: 
 
 
 def output_with(line: str, *replacements: str) -> str:
-    """The output of a gateway in order, with the lines that begin with ``line`` replaced by others."""
+    """Return the output of a gateway in order, with the lines that begin with ``line`` replaced by others."""
     lines = installed()
     at = next(number for number, text in enumerate(lines) if text.startswith(line))
     lines = [text for text in lines if not text.startswith(line)]
@@ -391,7 +391,7 @@ def test_a_hostile_mode_is_no_crash(which: str, mode: str) -> None:
 def test_the_last_generation_that_was_ever_in_use(
     current: str | None, newest: str | None, expected: str | None, leftovers: set[str]
 ) -> None:
-    """What comes after it never was, and is left over from a run that died."""
+    """Later generations were never in use: they are left over from a run that died."""
     lines = [
         "identity uid=0(root) gid=0(root)",
         f"physical_path {PATH}",
@@ -457,7 +457,7 @@ def test_the_history_is_read_whether_or_not_anything_is_in_use() -> None:
     ids=range(8),
 )
 def test_a_history_is_read_as_it_is(lines: tuple[str, ...], text: str, known: str) -> None:
-    """What this collection cannot have written may be overwritten."""
+    """A history that this collection cannot have written may be overwritten."""
     bundle = look(framed(*installed(), *(f"history {line}" for line in lines))).bundle
     assert bundle.history == text
     assert protocol.known_history(bundle) == known

@@ -35,7 +35,7 @@ PASSWORD = "PLANTED-proxy-PASSWORD"
 
 
 def fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
-    """As ``post_fails``, after checking that the message is a sentence without a password."""
+    """Return the result of ``post_fails``, after checking that the message is a sentence without a password."""
     kind, error = post_fails(where)
     assert PASSWORD not in repr(error) + error.message
     assert error.message.isprintable()
@@ -45,7 +45,7 @@ def fails(where: api.Endpoint) -> tuple[str, ProvisioningError]:
 
 
 def bridge(connection: socket.socket, target: socket.socket, seconds: float) -> None:
-    """Passes on what comes from either side, until one of them ends or the time is over."""
+    """Pass on data from either side until one of them ends or the time is over."""
     for side in (connection, target):
         side.settimeout(0.02)
     deadline = time.monotonic() + seconds
@@ -289,14 +289,14 @@ def page_of_a_portal(connection: socket.socket, request: bytes) -> None:
 
 
 def patient_portal(connection: socket.socket, request: bytes) -> None:
-    """A portal whose page arrives after the handshake began."""
+    """Behave as a portal whose page arrives after the handshake began."""
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     connection.recv(4096)
     connection.sendall(b"<html>Please log in</html>" * 100)
 
 
 def abrupt_portal(connection: socket.socket, request: bytes) -> None:
-    """A portal that resets the connection when the handshake begins."""
+    """Behave as a portal that resets the connection when the handshake begins."""
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     connection.recv(4096)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -420,7 +420,7 @@ def test_a_proxy_with_tls(pki: Pki, tls: ssl.SSLContext) -> None:
 
 
 def socks5(*replies: bytes) -> Behavior:
-    """A SOCKS proxy that sends these replies, one for each message."""
+    """Return the behavior of a SOCKS proxy that sends these replies, one for each message."""
 
     def behave(connection: socket.socket, request: bytes) -> None:
         for reply in replies:

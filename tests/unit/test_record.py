@@ -44,7 +44,7 @@ LEAST = Record("cloudlocate", ThingId(None, "f" * 64), NOW, "1" * 64, {})
 
 
 def parse(**changes: Any) -> Record | None:
-    """The record of a text with other values; ``...`` removes one."""
+    """Return the record of a text with other values; ``...`` removes one."""
     content = {**RECORD.to_dict(), **changes}
     return Record.parse(json.dumps({name: value for name, value in content.items() if value is not ...}))
 

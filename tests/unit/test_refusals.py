@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the platform means when it refuses: four texts are known, and every other one is only reported."""
+"""Refusals of the platform: four texts are known, and every other one is only reported."""
 
 from __future__ import annotations
 

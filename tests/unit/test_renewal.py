@@ -35,14 +35,14 @@ SHARE = 0.228044  # of hw-1
 
 
 def dates(record: Record = RECORD, confirmed_at: datetime | None = None, **options: Any) -> DueDates:
-    """The due dates with a spread of 0, unless the options name one."""
+    """Return the due dates with a spread of 0, unless the options name one."""
     confirmation = None if confirmed_at is None else Confirmation(confirmed_at, record.identity_sha256)
     policy = RenewalPolicy.parse(**{"renew_spread": 0, **options})
     return due_dates(record, History(confirmation=confirmation), policy, NOW)
 
 
 def certificate(**options: Any) -> timedelta:
-    """How long from now the certificate of the record is due."""
+    """Return the time from now until the certificate of the record is due."""
     due = dates(**options).certificate
     assert due is not None
     return due.at - NOW
@@ -209,7 +209,7 @@ def test_each_message_names_what_was_compared() -> None:
 
 
 def just_issued(lifetime: timedelta, **options: Any) -> DueDates:
-    """The due dates of a certificate that was issued now."""
+    """Return the due dates of a certificate issued now."""
     record = replace(RECORD, issued_at=NOW, not_before=NOW, not_after=NOW + lifetime, keys_expire_at=None)
     return dates(record, **{"renew_spread": 7, **options})
 

@@ -56,7 +56,7 @@ def ucenter_file(document: Any) -> UserFile:
 
 
 def downloaded(pair: Pair) -> tuple[credentials.Credentials, Any]:
-    """Credentials, and the u-center file that is rendered from them."""
+    """Return credentials, and the u-center file that is rendered from them."""
     parsed = parse(spartn(pair, supportsLband=False))
     return parsed, json.loads(formats.FORMATS["ucenter"].render(parsed, LAYOUT)["ucenter-config.json"].content)
 

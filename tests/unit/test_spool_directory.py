@@ -16,7 +16,7 @@ from ansible_collections.thingstream.ztp.tests.unit.support import tree
 
 
 def refused(path: Path, *, make_parents: bool = True) -> ProvisioningError:
-    """The error of a directory that cannot be used; ``problem`` finds the same, and changes nothing."""
+    """Return the error of an unusable directory, after checking that ``problem`` finds the same and changes nothing."""
     before = tree(path.parent) if path.parent.is_dir() else None
     found = directory.problem(path, make_parents=make_parents)
     assert found is not None

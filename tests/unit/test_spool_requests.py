@@ -46,7 +46,7 @@ def begin(place: Path, response: str = RESPONSE) -> OpenRequest:
 
 
 def abandon(place: Path) -> Path:
-    """The marker of a run that has sent a request and ended without a response."""
+    """Leave and return the marker of a run that has sent a request and ended without a response."""
     request = begin(place)
     request.close()
     return request.file

@@ -71,7 +71,7 @@ def place_in(spool: Path, service: str = "cloudlocate", hardware_id: str | None 
 
 
 def files_in(place: Path) -> list[Path]:
-    """Everything in the spool but the ledger."""
+    """Return every file in the spool except the ledger."""
     return sorted(file for file in place.parent.iterdir() if file.name != "ledger")
 
 
@@ -384,7 +384,7 @@ def test_an_empty_space_is_removed(place: Path, owner: object, step: str) -> Non
 
 
 def half_written(place: Path, size: int = MAX_ENTRY_BYTES) -> Path:
-    """A hidden file with the first half of an entry, as a crash while it was written leaves it."""
+    """Write a hidden file with the first half of an entry, as a crash during the write leaves it."""
     stored = store(place)
     hidden = stored.file.rename(stored.file.with_name(f".{stored.file.name}"))
     content = hidden.read_bytes()
@@ -510,7 +510,7 @@ WHOLE = {
 
 
 def entry_file(place: Path) -> Path:
-    """A file that counts as an entry, and comes after every other one."""
+    """Return the path of a file that counts as an entry, and comes after every other one."""
     return place.with_name(f"{place.name}-zzzzzzzzz{responses.SUFFIX}")
 
 

@@ -91,7 +91,7 @@ def test_a_value_that_fits_no_option(name: str, value: object, message: str) -> 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_message_names_a_class(module: str) -> None:
     class Odd:
-        """What no reader makes."""
+        """An object that no reader makes."""
 
     values = [
         "x",

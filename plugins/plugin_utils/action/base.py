@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action plugins share: arguments are validated, the connection is used, errors become results.
+"""Shared parts of the action plugins: validate arguments, use the connection, turn errors into results.
 
 Private to the collection.
 """
@@ -48,8 +48,9 @@ _LIBRARIES = (
 
 
 def from_environment(name: str) -> str:
-    """The value of an option that is not set. An empty variable counts as not set, as what is left blank in a
-    credential of AWX arrives as one.
+    """Return the value of an environment variable for an option that is not set.
+
+    An empty variable counts as not set: a field that is left blank in a credential of AWX arrives as one.
 
     :raises AnsibleFallbackNotFound: if there is none.
     """
@@ -71,11 +72,14 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
     _token: str | None = None
 
     def perform(self, arguments: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Does the job with validated arguments and returns the result, ``changed`` in it."""
+        """Do the job with validated arguments and return the result, which contains ``changed``."""
         raise NotImplementedError
 
     def run(self, tmp: None = None, task_vars: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Called by Ansible. A result with ``unreachable`` has the same effect as ``AnsibleConnectionFailure``."""
+        """Return the result to Ansible.
+
+        A result with ``unreachable`` has the same effect as ``AnsibleConnectionFailure``.
+        """
         result: dict[str, Any] = super().run(tmp, task_vars)
         for library, problem in _LIBRARIES:
             if problem is not None:
@@ -91,7 +95,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         return result
 
     def execute(self, command: str, standard_input: bytes, secret: bool) -> tuple[int, str, str]:
-        """Runs one command on the gateway; see ``protocol.Execute``.
+        """Run one command on the gateway; see ``protocol.Execute``.
 
         :raises GatewayUnreachable: if the connection fails.
         :raises ProvisioningError: ``gateway_unsupported``; ``permission`` if the become method wants another password;
@@ -130,7 +134,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         return status, output, complaint
 
     def runtime(self, verify: Callable[..., object] | None = None) -> Runtime:
-        """What a run touches: this connection, the platform, the clock, and the vault secrets of the run.
+        """Return the runtime of a run: this connection, the platform, the clock, and the Vault secrets of the run.
 
         :param verify: see ``Runtime``; without it, credentials are not verified.
         """
@@ -179,7 +183,7 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         return dict(checked.validated_parameters)
 
     def _given(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of the task, and those that come from variables."""
+        """Return the options of the task, and those that come from variables."""
         defaults = group_defaults(self._task.module_defaults)
         own = {
             name: value
@@ -190,11 +194,11 @@ class ZtpActionBase(ActionBase):  # type: ignore[misc]  # Ansible has no types
         return {**self._from_variables(task_vars), **own}
 
     def _from_variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that come from variables, see the option ``variables_prefix``."""
+        """Return the options that come from variables; see the option ``variables_prefix``."""
         return self._variables(self.ARGUMENTS, task_vars)
 
     def _variables(self, names: Iterable[str], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The variables with the prefix that are set, by their names without it.
+        """Return the variables with the prefix that are set, by their names without the prefix.
 
         Ansible compiles each template expression anew for every host, so constants are not templated.
         """

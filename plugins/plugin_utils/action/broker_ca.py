@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads the certificates by which a consumer verifies the MQTT broker, which the platform does not send.
+"""Read the certificates by which a consumer verifies the MQTT broker, which the platform does not send.
 
 Private to the collection.
 """
@@ -18,7 +18,7 @@ from ..platform import trust
 
 @functools.cache
 def read(path: str | None) -> str:
-    """The certificates in a file, or Amazon Root CA 1 out of the CA bundle where no file is named; PEM text.
+    """Return the certificates in a file or, without a path, Amazon Root CA 1 from the CA bundle, as PEM text.
 
     :raises ProvisioningError: ``bad_option``.
     """

@@ -19,11 +19,11 @@ from ..platform import api, transport
 
 @dataclass(frozen=True)
 class Readiness:
-    """What a run would find on the controller.
+    """The findings of a run on the controller.
 
     :param message: one line for people.
-    :param api_code: the error code of the connection to the API, or ``None`` if it came about.
-    :param api_message: why it did not.
+    :param api_code: the error code of the failed connection to the API, or ``None`` if the connection succeeded.
+    :param api_message: why the connection failed.
     """
 
     message: str
@@ -38,7 +38,7 @@ class Readiness:
 
 
 def check(source: Platform, runtime: Runtime) -> dict[str, Any]:
-    """Return the fields of ``Readiness``; sends nothing and changes nothing."""
+    """Return the fields of ``Readiness``; send nothing and change nothing."""
     code, problem, version = None, "", None
     try:
         unusable = api.endpoint_problem(source.token, source.endpoint.url)

@@ -46,10 +46,10 @@ class _Template:
 
 
 def read(action: ActionBase, entries: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Templates | None:
-    """Reads templates as the module ``template`` finds them.
+    """Read templates, and find their files as the module ``template`` does.
 
     :param entries: validated, with ``src``, ``dest`` and ``mode``.
-    :param variables: what a template may use beside ``thing`` and ``credentials``.
+    :param variables: what a template may use in addition to ``thing`` and ``credentials``.
     :raises ProvisioningError: ``bad_option`` for one that is not there, no text, no Jinja2, or has a bad name.
     """
     if not entries:

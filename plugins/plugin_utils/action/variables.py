@@ -76,7 +76,7 @@ OPTIONS = frozenset(
         "waiting",
     )
 )
-# What the role and the playbooks take or set beside the options.
+# Variables that the role and the playbooks take or set in addition to the options.
 _ROLE_VARIABLES = frozenset(("hardware_id_sources", "retire_tasks", "hardware", "duplicates", "result", "deactivated"))
 _GROUP = "group/thingstream.ztp."
 

@@ -54,7 +54,7 @@ class Format:
 
 
 def topics_of(credentials: Credentials) -> list[str]:
-    """Each topic once; the platform also sends several of them joined by ``;`` (seen in client code)."""
+    """Return each topic once; the platform also sends several topics joined by ``;`` (seen in client code)."""
     return list(dict.fromkeys(topic for one in credentials.subscriptions for topic in one.path.split(";") if topic))
 
 
@@ -67,7 +67,7 @@ def _uses_tls(credentials: Credentials) -> bool:
 
 
 def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """The CA of the broker and, where the Thing logs in with a certificate, the pair: apart, and in one file."""
+    """Return the CA of the broker and, if the Thing logs in with a certificate, the pair: as two files, and as one."""
     files = {"ca.crt": File(layout.broker_ca.encode(), PUBLIC_MODE)}
     if credentials.certificate is not None and credentials.private_key is not None:
         certificate, private_key = credentials.certificate.encode(), credentials.private_key.encode()
@@ -78,7 +78,7 @@ def _pem(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 
 def _env(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """An environment file that systemd and every shell read alike."""
+    """Return an environment file that systemd and every shell read alike."""
     return {"credentials.env": _environment(_variables(credentials, layout), "THINGSTREAM_", layout)}
 
 
@@ -135,7 +135,7 @@ def _environment(values: Mapping[str, object], prefix: str, layout: Layout) -> F
 
 
 def _quoted(value: str) -> str:
-    """Double quotes, with a backslash before the four characters that both systemd and sh take back out."""
+    """Return a double-quoted value, with a backslash before the four characters that both systemd and sh unescape."""
     return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
 
 
@@ -143,7 +143,7 @@ def _quoted(value: str) -> str:
 
 
 def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """A section for ``include_dir`` of mosquitto 2 that makes it a bridge; everything comes in under its own topic."""
+    """Return a section for ``include_dir`` of mosquitto 2 that makes it a bridge; each message keeps its topic."""
     current = f"{layout.path}/current"
     lines = [
         f"connection thingstream-{credentials.service}",
@@ -172,7 +172,11 @@ def _mosquitto(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 
 def _serves_mosquitto(credentials: Credentials) -> bool:
-    """A topic with a space cannot be written into its configuration, nor what a space begins or ends."""
+    """Return whether the format can serve these credentials.
+
+    The configuration of mosquitto can hold neither a topic with a space, nor a user name or password that begins or
+    ends with a space.
+    """
     login = (credentials.username or "", credentials.password or "")
     return (
         credentials.host is not None
@@ -182,12 +186,12 @@ def _serves_mosquitto(credentials: Credentials) -> bool:
 
 
 def _topics(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """One topic in each line."""
+    """Return a file with one topic in each line."""
     return {"topics.txt": File("".join(f"{topic}\n" for topic in topics_of(credentials)).encode(), PUBLIC_MODE)}
 
 
 def _is_key_topic(topic: str) -> bool:
-    """Topics of dynamic keys: /pp/ubx/0236/ip, /pp/ubx/0236/Lb (seen in client code)."""
+    """Return whether a topic is for dynamic keys: /pp/ubx/0236/ip, /pp/ubx/0236/Lb (seen in client code)."""
     return topic.startswith("/pp/ubx/0236/")
 
 
@@ -196,9 +200,10 @@ def _is_assistance_topic(topic: str) -> bool:
 
 
 def _ucenter(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """The JSON that the portal offers for u-center, and that PyGPSClient reads; every key was seen in client code.
+    """Return the JSON that the portal offers for u-center, and that PyGPSClient reads.
 
-    The quality of service and the keep-alive time of the original are not public; those here are what clients use.
+    Every key was seen in client code. The quality of service and the keep-alive time of the original are not public;
+    the values here are the ones that clients use.
     """
 
     def paths(wanted: Callable[[str], bool]) -> list[str]:
@@ -235,13 +240,13 @@ def _ucenter(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 
 def _body(pem: str) -> str:
-    """The first block of PEM text, without its frame and line ends; who reads it puts them back."""
+    """Return the first block of PEM text without its frame and line ends; consumers put them back."""
     match = re.search(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END ", pem)
     return match.group(1).replace("\n", "") if match else ""
 
 
 def _dynamic_key(key: DynamicKey | None) -> dict[str, Any]:
-    """Milliseconds, as the platform sends them."""
+    """Return a dynamic key with times in milliseconds, as the platform sends them."""
     if key is None:
         return {}
     milliseconds = timedelta(milliseconds=1)
@@ -253,7 +258,10 @@ def _dynamic_key(key: DynamicKey | None) -> dict[str, Any]:
 
 
 def _pygnssutils(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """For ``gnssmqttclient`` the portal's files under their names, for it and ``gnssntripclient`` the environment."""
+    """Return the portal's files for ``gnssmqttclient``, and an environment file for it and ``gnssntripclient``.
+
+    The files have their names from the portal.
+    """
     current = f"{layout.path}/current"
     key = credentials.keys_current
     values: dict[str, object] = {
@@ -282,7 +290,7 @@ def _pygnssutils(credentials: Credentials, layout: Layout) -> dict[str, File]:
 
 
 def _gpsd(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """The data source for ``gpsd``. gpsd shows it to every local client: see the documentation."""
+    """Return the data source for ``gpsd``. gpsd shows it to every local client: see the documentation."""
     return {"gpsd.url": File(f"{_ntrip_url(credentials)}\n".encode(), layout.secret_mode)}
 
 
@@ -291,18 +299,21 @@ def _serves_gpsd(credentials: Credentials) -> bool:
 
 
 def _str2str(credentials: Credentials, layout: Layout) -> dict[str, File]:
-    """Arguments for ``str2str`` of RTKLIB, quoted for ``sh`` and ``xargs``."""
+    """Return the arguments for ``str2str`` of RTKLIB, quoted for ``sh`` and ``xargs``."""
     words: Sequence[str] = ("-in", _ntrip_url(credentials))
     return {"str2str.args": File(f"{shlex.join(words)}\n".encode(), layout.secret_mode)}
 
 
 def _serves_str2str(credentials: Credentials) -> bool:
-    """It knows no IPv6."""
+    """Return whether the format can serve these credentials; str2str does not support IPv6."""
     return _fits_url(credentials, _MAX_LOGIN_OF_STR2STR) and ":" not in (credentials.ntrip_host or "")
 
 
 def _fits_url(credentials: Credentials, longest_login: int) -> bool:
-    """Whether ``_ntrip_url`` is taken apart where it was put together: login up to the last ``@``, user up to ``:``."""
+    """Return whether programs split ``_ntrip_url`` where it was joined, and can keep the login.
+
+    They take the login up to the last ``@``, and the user up to ``:``.
+    """
     login = f"{credentials.ntrip_username}:{credentials.ntrip_password}"
     return (
         _has_ntrip(credentials)
@@ -313,7 +324,10 @@ def _fits_url(credentials: Credentials, longest_login: int) -> bool:
 
 
 def _ntrip_url(credentials: Credentials) -> str:
-    """Every character as it is: neither gpsd (3.22 to 3.25) nor RTKLIB (2.4.3) takes percent-encoding back out."""
+    """Return the URL with every character as it is.
+
+    Neither gpsd (3.22 to 3.25) nor RTKLIB (2.4.3) decodes percent-encoding.
+    """
     host = f"[{credentials.ntrip_host}]" if ":" in (credentials.ntrip_host or "") else credentials.ntrip_host
     login = f"{credentials.ntrip_username}:{credentials.ntrip_password}"
     return f"ntrip://{login}@{host}:{credentials.ntrip_port}/{credentials.ntrip_mountpoint}"
@@ -341,7 +355,7 @@ PUBLIC_FILES = ("client.crt", "ca.crt", "topics.txt")
 
 
 def check_formats(formats: Sequence[str] | None, deliveries: Sequence[str]) -> None:
-    """Refuses, before a request, a format that none of these deliveries can serve.
+    """Refuse, before a request, a format that none of these deliveries can serve.
 
     :raises ProvisioningError: ``bad_option``.
     """

@@ -77,7 +77,7 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class History:
-    """What happened at one path before."""
+    """The history of one path."""
 
     things: tuple[FormerThing, ...] = ()
     confirmation: Confirmation | None = None

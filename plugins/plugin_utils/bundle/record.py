@@ -30,7 +30,7 @@ _DELIVERIES = ("mqtt", "ntrip", "lband")
 
 @dataclass(frozen=True)
 class Record:
-    """What ``thing.json`` says of a bundle. Dates are aware.
+    """The content of ``thing.json``, which describes a bundle. Dates are aware.
 
     :param thing_id: which Thing it is.
     :param delivery: the ways of delivery, of ``mqtt``, ``ntrip`` and ``lband``.

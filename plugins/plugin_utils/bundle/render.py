@@ -65,9 +65,9 @@ class Templates:
 
 
 def broker_ca(bundle: str) -> str:
-    """The certificate of Amazon Root CA 1 out of a bundle of PEM certificates.
+    """Return the certificate of Amazon Root CA 1 from a bundle of PEM certificates.
 
-    :raises ProvisioningError: ``bad_option`` if it is not in there.
+    :raises ProvisioningError: ``bad_option`` if the bundle does not contain it.
     """
     for match in _PEM_CERTIFICATE.finditer(bundle):
         with contextlib.suppress(binascii.Error):
@@ -79,7 +79,7 @@ def broker_ca(bundle: str) -> str:
 
 
 def digest(content: bytes) -> str:
-    """The SHA-256 of a file's content, as records hold it."""
+    """Return the SHA-256 of a file's content, as records hold it."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What distinguishes one Thing from another.
+"""The identity that distinguishes one Thing from another.
 
 Private to the collection.
 """

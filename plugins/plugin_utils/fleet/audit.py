@@ -27,7 +27,7 @@ from .timeline import timeline
 
 @dataclass(frozen=True)
 class SpoolSurvey:
-    """What the spool of this controller contains, without any secret.
+    """The content of this controller's spool, without any secret.
 
     :param responses: a row for each response that waits for its gateway; ``file`` is its path.
     :param abandoned_requests: a row for each request that may have created a Thing and whose run ended without a

@@ -132,7 +132,7 @@ def thing_of(entry: LedgerEntry) -> Thing:
 
 
 class _Fleet:
-    """What an audit has seen, and where a Thing can be that it has not seen."""
+    """The findings of an audit, and the places in which an unseen Thing can be."""
 
     def __init__(
         self,

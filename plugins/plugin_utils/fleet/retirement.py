@@ -105,7 +105,7 @@ def gather(
     """Return the Things to deactivate, the longest retired first, and the entries whose Things are in use.
 
     :param in_use: the Things in use on the gateways of ``bundles``.
-    :param from_ledger: entries beside those of the retirement lists.
+    :param from_ledger: entries in addition to those of the retirement lists.
     """
     entries = sorted((*_listed(bundles), *from_ledger), key=_order)
     users = _users(in_use, {_search_name(entry.thing) for entry in entries})

@@ -479,7 +479,7 @@ holds_regular_files() {
 # ---- history ----
 
 # Writes history.json before a switch, so that no Thing is ever missing from it; readers leave out the Thing in use.
-# What another run has written since the look is not overwritten; an earlier attempt of this run has written the same.
+# The changes of another run since the look are not overwritten; an earlier attempt of this run has written the same.
 replace_history() {
     [ -n "$request_history" ] || return 0
     written=''

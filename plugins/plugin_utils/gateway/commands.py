@@ -109,8 +109,11 @@ def look_at_generations(
 
 
 def _with_installed_owner(state: GatewayState, owner: str | None, group: str | None) -> GatewayState:
-    """Without a wanted owner, the files are compared with that of thing.json, and the directories with the owner of
-    the path. Root may own the directories in any case."""
+    """Return the state with the installed owner and group where none is wanted.
+
+    Without a wanted owner, the files are compared with the owner of thing.json, and the directories with the owner of
+    the path. Root may own the directories in any case.
+    """
     if not state.exists:
         return state
     directory = state.storage.ancestors[-1][1]
@@ -125,7 +128,7 @@ def _with_installed_owner(state: GatewayState, owner: str | None, group: str | N
 
 
 def read_response(execute: Execute, state: GatewayState) -> bytes:
-    """Read the installed raw response: the one command whose output is a secret.
+    """Read the installed raw response; the output of this command is a secret.
 
     :raises ProvisioningError: ``bad_path``, ``gateway_unsupported``.
     """
@@ -153,7 +156,7 @@ def install(
     """
     request = _change_request("install", state, change, {name: file.mode for name, file in files.items()})
     stream = protocol.tar_stream(request + CHANGE_SCRIPT, files, state.user.user_id, modified_at)
-    # What mkdir and tar complain of is recognized in English only. HUP ends no shell that has to clean up, but is not
+    # Error messages of mkdir and tar are recognized in English only. HUP ends no shell that has to clean up, but is not
     # ignored, because programs that the script starts would inherit that. An access control list that a directory hands
     # down overrides the umask, but not the mode that mkdir is given. Variables have braces, because `sudo -i` lets its
     # login shell expand those without.

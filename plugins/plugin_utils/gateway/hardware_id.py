@@ -143,7 +143,7 @@ SOURCES: Mapping[str, _Source] = {
 
 
 def _values_of(source: str, lines: Sequence[str]) -> list[Candidate]:
-    """Plausible values first, the one that counts before all others."""
+    """Return the values of a source, plausible ones first; the first plausible value counts."""
     kind = SOURCES[source]
     values = dict.fromkeys(line[len(source) + 1 :].strip() for line in lines if line.startswith(f"{source} "))
     ranked: dict[Candidate, int] = {}  # of what is found several times, the best rank counts
@@ -192,7 +192,7 @@ def _plain(value: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """A refused value as it may be shown: printable, short, and nothing that Ansible would evaluate."""
+    """Return a refused value as it may be shown: printable, short, and with nothing that Ansible would evaluate."""
     text = "".join(character if character.isprintable() and character not in "{}" else "?" for character in value)
     return text[:MAX_ID]
 

@@ -82,9 +82,9 @@ read_modem_imei() {
     set +f
 }
 
-# Prints the output of mmcli and returns its exit status. What it complains of is part of the output, because only that
-# tells an old version from missing rights. A process that it leaves behind keeps the pipe open, so reading ends with the
-# line that follows the output.
+# Prints the output of mmcli and returns its exit status. Its error messages are part of the output, because only they
+# distinguish an old version from missing rights. A process that it leaves behind keeps the pipe open, so reading ends
+# with the line that follows the output.
 query_modem_manager() { # arguments of mmcli
     {
         # shellcheck disable=SC2016  # the shell that is started here expands it

@@ -139,7 +139,10 @@ def mac(value: str) -> str:
 
 
 def machine_id(value: str) -> str:
-    """A machine ID is confidential; this is what ``systemd-id128 machine-id --app-specific`` makes of it."""
+    """Return the ID that ``systemd-id128 machine-id --app-specific`` derives from a machine ID.
+
+    The machine ID itself is confidential.
+    """
     if not _MACHINE_ID.fullmatch(value) or len(set(value)) == 1:
         raise Implausible("it is no machine ID, or not initialized")
     digest = bytearray(hmac.new(bytes.fromhex(value), bytes.fromhex(APPLICATION_ID), hashlib.sha256).digest()[:16])

@@ -119,7 +119,7 @@ class Storage:
 
     @property
     def volatile(self) -> str | None:
-        """What loses its content when the gateway restarts, in words; ``None`` where nothing is known to do so."""
+        """The storage that loses its content at a restart of the gateway, in words; ``None`` if none is known."""
         if not self.file_systems or self.file_systems[-1] not in VOLATILE_FILE_SYSTEMS:
             return None
         return " on ".join(self.file_systems)
@@ -127,7 +127,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What is installed at the path.
+    """The installation at the path.
 
     :param current: the generation in use.
     :param newest: the last generation that was ever in use; after a roll back it is not the one in use.
@@ -153,7 +153,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class GatewayState:
-    """What a look found at one path. All of it is what the gateway claims."""
+    """The findings of a look at one path. All of them are claims of the gateway."""
 
     path: str
     user: User
@@ -192,7 +192,7 @@ def known_history(bundle: Bundle) -> str:
 
 
 def tar_stream(text: str, files: Mapping[str, File], user_id: int, modified_at: datetime) -> bytes:
-    """Return the script ``change.sh``, the digests and the files of a bundle as one tar archive, script first.
+    """Return the script ``change.sh``, the digests and the files of a bundle as one tar archive.
 
     :param user_id: who unpacks it.
     :param modified_at: modification time of the files.
@@ -362,7 +362,10 @@ def _user(values: _Values) -> User:
 
 
 def _groups(text: str) -> dict[int, str]:
-    """``0(root) groups=0(root),5`` -> number to name, the primary group first; a group without a name by its number."""
+    """Return number to name from ``0(root) groups=0(root),5``, the primary group first.
+
+    The name of a group without a name is its number.
+    """
     groups: dict[int, str] = {}
     for number, name in _GROUPS.findall(text):
         groups.setdefault(int(number), readable(name or number)[:MAX_NAME])
@@ -388,7 +391,7 @@ def _storage(path: str, values: _Values, entries: Sequence[_Entry], missing: tup
 
 
 def _ancestors(path: str) -> list[str]:
-    """``/``, and every directory from there down to the path itself."""
+    """Return ``/``, and every directory from there down to the path itself."""
     parts = path.split("/")
     return ["/"] + ["/".join(parts[:count]) for count in range(2, len(parts) + 1)]
 
@@ -424,14 +427,14 @@ def _bundle(
 
 
 def _inside(listing: Mapping[str, Attributes], directory: str) -> dict[str, Attributes]:
-    """What lies directly in a directory, by its name there."""
+    """Return the attributes of the entries directly in a directory, by their names there."""
     prefix = f"{directory}/"
     names = ((name[len(prefix) :], attributes) for name, attributes in listing.items() if name.startswith(prefix))
     return {name: attributes for name, attributes in names if name and "/" not in name}
 
 
 def _current(root: str, physical_path: str, inside: Mapping[str, Attributes]) -> str | None:
-    """The name of the generation in use, if ``current`` is a link that leads to one."""
+    """Return the name of the generation in use, if ``current`` is a link that leads to one."""
     directory, _slash, generation = physical_path.rpartition("/")
     is_link = "current" in inside and inside["current"].mode.startswith("l")
     return generation if is_link and directory == f"{root}/generations" and _GENERATION.fullmatch(generation) else None
@@ -449,13 +452,13 @@ def _leftovers(inside: Mapping[str, Attributes], generations: Mapping[str, Attri
 
 
 def _text(lines: Sequence[str] | None) -> str | None:
-    """The text of a file whose lines were printed, if there is one of a sensible size."""
+    """Return the text of a file whose lines were printed, if there is one of a sensible size."""
     text = "\n".join(lines) if lines else ""
     return text if lines and len(text) <= MAX_TEXT else None
 
 
 def _history(lines: Sequence[str]) -> str:
-    """As ``$(cat)`` reads it: without the empty lines that an editor may leave at its end."""
+    """Return the history as ``$(cat)`` reads it: without the empty lines that an editor may leave at its end."""
     return "\n".join(lines).rstrip("\n")[: MAX_TEXT + 1]
 
 
@@ -469,8 +472,10 @@ def _digests(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _listed(line: str) -> _Entry:
-    """One line of ``ls -ldn``; the mode loses the mark that some systems append for an access control list or for a
-    security context."""
+    """Parse one line of ``ls -ldn``.
+
+    The mode loses the mark that some systems append for an access control list or for a security context.
+    """
     # toybox prints a date of one column, and everybody else one of two; the time follows
     columns = 7 if _DATE.fullmatch(line.split(None, 6)[5]) else 8
     mode, _links, owner, group, *size_and_time, name = line.split(None, columns)
@@ -489,7 +494,7 @@ def _number(values: Sequence[str]) -> int | None:
 
 
 def _by_keyword(lines: Sequence[str]) -> dict[str, list[str]]:
-    """Keyword to its values; a line ``@name`` makes the lines that follow, whole, the values of ``@name``."""
+    """Return the values of each keyword; the whole lines that follow a line ``@name`` are values of ``@name``."""
     values: dict[str, list[str]] = {}
     block = ""
     for line in lines:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run wants for one gateway, where its response comes from, and what the run works with.
+"""The desired state of one gateway, the source of its response, and the tools of a run.
 
 Private to the collection.
 """
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Desired:
-    """What must hold for one gateway. No secret is in it.
+    """The desired state of one gateway. No secret is in it.
 
     :param host: the inventory name of the gateway.
     :param given_name: the name of the Thing in the portal.
@@ -141,7 +141,7 @@ Source = Platform | Given
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a run works with: the connection, the platform, the clock; tests put their own in place.
+    """The tools of a run: the connection, the platform, the clock; tests substitute their own.
 
     :param encrypt: with the Vault secret of the run, or ``None`` where it has none.
     :param verify: uses credentials of the platform, and raises ``ProvisioningError`` if they do not work.

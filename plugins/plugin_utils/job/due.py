@@ -40,7 +40,7 @@ Action = Literal["request", "render", "attributes"]
 
 @dataclass(frozen=True)
 class Due:
-    """What is due, and why."""
+    """A due change, and its reason."""
 
     reason: str
     action: Action

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run finds before it decides: the gateway's state, the spool, the request marker, the ledger. Nothing changes.
+"""Observe the gateway's state, the spool, the request marker and the ledger before a plan is made. Nothing changes.
 
 ``observe`` is one remote command and one look into the spool directory, enough to find that nothing is due.
 ``observe_before_change`` adds what only matters to a run that is about to send a request or to install something.
@@ -45,7 +45,7 @@ class Spooled:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was found. ``record`` and ``history`` are parsed from the claims of the gateway.
+    """The findings. ``record`` and ``history`` are parsed from the claims of the gateway.
 
     :param record: of the generation in use; ``None`` where there is none that can be read.
     :param spooled: responses for this Thing, oldest first.

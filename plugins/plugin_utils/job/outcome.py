@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run did, or in check mode would do.
+"""The outcome of a run, or in check mode the expected one.
 
 Private to the collection.
 """
@@ -34,7 +34,7 @@ class InstalledFile:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did, or in check mode would do.
+    """The outcome of a run, or in check mode the expected one.
 
     :param action: ``created``, ``renewed``, ``refreshed``, ``repaired``, ``removed``, ``unchanged``, ``none``, …
     :param record: of the generation in use afterwards; of what was removed after a removal.

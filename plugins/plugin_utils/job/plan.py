@@ -71,7 +71,7 @@ class _Write(_Plan):
 
 @dataclass(frozen=True)
 class WriteHistory(_Write):
-    """Write down Things that are not in use, and nothing else."""
+    """Write Things that are not in use into the history, and change nothing else."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def kept_advice(entry: Entry) -> str:
 def _sort_spooled(desired: Desired, observed: Observed, now: datetime) -> tuple[Spooled | None, tuple[Spooled, ...]]:
     """Return the response that is to be installed, if there is one, and those that something newer has outdated.
 
-    The clock is not asked: a response is outdated if another one is installed than when it was requested.
+    The clock does not matter: a response is outdated if the installed one has changed since the request.
     """
     if not observed.spooled:
         return None, ()
@@ -283,7 +283,7 @@ def _use_pending(
     if pending.credentials is None:
         raise AssertionError("a response has credentials or an error")
     if may_request and desired.delivery not in (None, *pending.credentials.delivery):
-        return None  # the token may be another one by now
+        return None  # the token may have changed since
     message = f"A response of {timestamp(pending.entry.received_at)} waits in the spool."
     return plan_installation(desired, observed, pending, outdated, (reason, message), now)
 

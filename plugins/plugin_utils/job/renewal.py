@@ -103,7 +103,7 @@ class DueDate:
 
 @dataclass(frozen=True)
 class DueDates:
-    """What is due by a date; ``None`` where the credentials have no such date. ``warnings`` are for the user."""
+    """The dates at which changes are due; ``None`` for a missing date. ``warnings`` are for the user."""
 
     certificate: DueDate | None
     keys: DueDate | None

@@ -56,7 +56,7 @@ def ensure_rolled_back(
 
 
 def _finish(target: Target, observed: Observed, runtime: Runtime, *, check_mode: bool) -> Outcome:
-    """Where the generation is in use already: finish what an interrupted run left, such as reloading consumers."""
+    """Finish the work of an interrupted run, such as reloading consumers, where the generation is in use already."""
     record, bundle = observed.record, observed.gateway.bundle
     message = f"Generation {bundle.current} is in use already."
     if record is None or not bundle.leftovers:

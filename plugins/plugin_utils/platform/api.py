@@ -84,7 +84,7 @@ def request(
 
 
 def _retry_after(response: HttpResponse, now: datetime) -> float | None:
-    """Seconds to wait as ``Retry-After`` says, a number or a date; ``None`` where it says nothing usable."""
+    """Return the seconds to wait by ``Retry-After``, a number or a date; ``None`` if it is not usable."""
     value = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
@@ -121,7 +121,7 @@ def endpoint_problem(token: str | None, api_url: str) -> ProvisioningError | Non
 
 
 def _url_problem(api_url: str) -> ProvisioningError | None:
-    """Accept https everywhere and http on loopback only."""
+    """Return the error for a URL that is neither https nor http on loopback; ``None`` for a usable one."""
     try:
         parts = urlsplit(api_url)
         host, _port = parts.hostname or "", parts.port
@@ -135,7 +135,10 @@ def _url_problem(api_url: str) -> ProvisioningError | None:
 
 
 def default_given_name(inventory_name: str) -> str:
-    """The inventory name, cut to the length that the platform takes; names need not be unique there (documented)."""
+    """Return the inventory name, cut to the length that the platform takes.
+
+    Names need not be unique there (documented).
+    """
     return inventory_name[:MAX_GIVEN_NAME]
 
 

@@ -28,7 +28,7 @@ from ..errors import ProvisioningError, bad_field
 from . import key_pair
 from .services import CLIENT_ID, FIELDS, Service
 
-# What a consumer cannot do without, per way of logging in. The secret fields tell which way a response has taken.
+# The fields that a consumer needs, per way of logging in. The secret fields show which way a response has taken.
 _NECESSARY = {
     "certificate": ("client_id", "host", "port", "certificate", "private_key"),
     "password": ("client_id", "host", "port", "username", "password"),
@@ -105,7 +105,7 @@ class Credentials:
 
     @property
     def login_sha256(self) -> str | None:
-        """A fingerprint of the user name, which tells Things apart where the platform sends no client ID.
+        """A fingerprint of the user name, which distinguishes Things if the platform sends no client ID.
 
         User names are unique to a Thing (documented) and random (twelve or twenty characters, seen in client code), so
         that the digest cannot be searched for them.
@@ -113,7 +113,7 @@ class Credentials:
         return login_sha256({"ntrip_username": self.ntrip_username, "username": self.username})
 
     def fields(self) -> dict[str, Any]:
-        """Every value by its name, in nested plain data; all of them may be secret."""
+        """Return every value by its name, in nested plain data; all of them may be secret."""
         return asdict(self)
 
     @property
@@ -152,7 +152,7 @@ def parse(raw: bytes, service: Service, field_map: Mapping[str, str], now: datet
 
 
 def decode(raw: bytes) -> dict[str, Any]:
-    """Parses a response body.
+    """Parse a response body.
 
     :raises ProvisioningError: ``bad_response`` if it is not one JSON object.
     """
@@ -169,7 +169,7 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 def check_field_map(field_map: Mapping[str, Any]) -> None:
-    """Refuses a ``field_map`` with an unknown field or an expression that is not JMESPath.
+    """Refuse a ``field_map`` with an unknown field or an expression that is not JMESPath.
 
     :raises ProvisioningError: ``bad_option``.
     """
@@ -187,9 +187,9 @@ def check_field_map(field_map: Mapping[str, Any]) -> None:
 
 
 def extract(response: Mapping[str, Any], service: Service, field_map: Mapping[str, str]) -> dict[str, Any]:
-    """Finds the fields of a response by the expressions of the service, or those of ``field_map`` in their place.
+    """Find the fields of a response by the expressions of the service, or by those of ``field_map`` in their place.
 
-    :returns: field name to whatever was found; fields without a value are left out.
+    :returns: field name to the value that was found; fields without a value are left out.
     """
     fields: dict[str, Any] = {}
     for name in FIELDS:
@@ -205,7 +205,7 @@ def extract(response: Mapping[str, Any], service: Service, field_map: Mapping[st
 
 
 def is_ready(fields: Mapping[str, Any], service: Service) -> bool:
-    """Whether a response carries credentials at all, or only says that the Thing is being activated."""
+    """Return whether a response carries credentials; otherwise it only says that the Thing is being activated."""
     return not service.ready or any(name in fields for name in service.ready)
 
 
@@ -216,7 +216,7 @@ def missing_fields(fields: Mapping[str, Any], service: Service) -> list[str]:
 
 
 def key_names(response: Mapping[str, Any], limit: int = 40) -> str:
-    """The names of the keys in a response, two levels deep, for an error text; never a value."""
+    """Return the names of the keys in a response, two levels deep, for an error text; never a value."""
     names: list[str] = []
     for name, value in response.items():
         inner = value if isinstance(value, dict) else {}
@@ -232,7 +232,7 @@ def check(
     field_map: Mapping[str, str],
     now: datetime,
 ) -> Credentials:
-    """Turns the fields of a response into credentials, or says what is wrong with them.
+    """Turn the fields of a response into credentials, or say in an error what is wrong with them.
 
     :param now: aware; a certificate that has expired by then is refused.
     :raises ProvisioningError: ``missing_field``, ``pair_mismatch``, ``bad_response``.
@@ -270,7 +270,7 @@ def check(
 
 
 def _logins(fields: Mapping[str, Any]) -> list[str]:
-    """The ways of logging in of which at least one field is there."""
+    """Return the ways of logging in of which at least one field is there."""
     return [login for login, telling in _TELLING.items() if any(name in fields for name in telling)]
 
 
@@ -300,7 +300,7 @@ def _text(name: str, fields: Mapping[str, Any]) -> str | None:
 
 
 def _host(name: str, fields: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    """A host name or address; a scheme is dropped, a port is returned beside it."""
+    """Return a host name or address without its scheme, and its port, if it has one."""
     value = fields.get(name)
     if value is None:
         return None, None
@@ -319,7 +319,7 @@ def _is_host(host: str) -> bool:
 
 
 def _port(name: str, fields: Mapping[str, Any]) -> int | None:
-    """A port: the platform sends a text of digits, other shapes send a number."""
+    """Return a port; the platform sends a text of digits, responses of other shapes a number."""
     return _port_number(name, fields[name]) if name in fields else None
 
 
@@ -346,7 +346,10 @@ def _subscriptions(value: Any) -> tuple[Subscription, ...]:
 
 
 def _dynamic_key(name: str, fields: Mapping[str, Any]) -> DynamicKey | None:
-    """A dynamic key. Start and duration are milliseconds (seen in client code): numbers here, digits elsewhere."""
+    """Return a dynamic key.
+
+    Start and duration are milliseconds (seen in client code): numbers here, digits elsewhere.
+    """
     key = fields.get(name)
     if key is None:
         return None

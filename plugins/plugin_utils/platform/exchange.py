@@ -38,7 +38,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What came back over HTTP. The body is a secret."""
+    """A response over HTTP. Its body is a secret."""
 
     status: int
     headers: Mapping[str, str]

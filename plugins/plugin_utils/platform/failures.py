@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an exception of the HTTP library means for a request: an error code, and what to change.
+"""Turn exceptions of the HTTP library into errors: a code, and advice on what to change.
 
 The text of such an exception is dropped, because it may quote a URL with a password.
 

@@ -20,7 +20,7 @@ except ImportError as error:
     CRYPTOGRAPHY_MISSING: ImportError | None = error
 else:
     CRYPTOGRAPHY_MISSING = None
-    # What the library raises for a damaged certificate, some of it only when a part of it is read
+    # The exceptions of the library for a damaged certificate, some of them only when a part of it is read
     DAMAGED = (
         ValueError,
         UnsupportedAlgorithm,

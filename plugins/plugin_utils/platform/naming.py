@@ -23,7 +23,7 @@ MAX_GIVEN_NAME = 50  # characters (seen in client code)
 MAX_TAG = 128  # characters (assumed)
 MIN_NUMBER_DIGITS = 14  # an IMEI without its check digit; shorter numbers may have lost leading zeros
 
-# What is invisible although Unicode counts it as a letter, a mark or a symbol.
+# Invisible characters that Unicode counts as letters, marks or symbols.
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 # What templates, scripts and databases write where they have no value.
 _PLACEHOLDERS = frozenset(("none", "null", "nil", "nan", "inf", "-inf", "undefined", "unknown", "n/a", "true", "false"))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the platform means by a status other than 200.
+"""Turn statuses other than 200 into errors.
 
 u-blox documents no errors. A text is stated as a fact only if a client of the platform has logged it or looks for it;
 every other refusal is ``refused``, with what to compare.

@@ -59,5 +59,8 @@ def parse(name: str, value: Any, schemes: tuple[str, ...]) -> ServerUrl:
 
 
 def _bracketed(text: str) -> str:
-    """An IPv6 address that has no brackets gets them: with more than one colon, the last one begins no port."""
+    """Return the text, with brackets around an IPv6 address that has none.
+
+    With more than one colon, the last one begins no port.
+    """
     return f"[{text}]" if text.count(":") > 1 and not text.startswith("[") and "/" not in text else text

@@ -30,7 +30,7 @@ GRACE_SECONDS = 10.0  # how long an interrupted run waits for a response that ma
 
 
 class _Payload(io.BytesIO):
-    """A body that tells whether anything of it was sent, and that can be withheld from then on."""
+    """A request body that knows whether any part of it was sent, and that can be withheld from then on."""
 
     def __init__(self, payload: bytes) -> None:
         super().__init__(payload)
@@ -39,9 +39,9 @@ class _Payload(io.BytesIO):
         self._was_read = False  # not the position: the HTTP library goes back to the start after a redirect
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """What is to be sent next.
+        """Return the part that is to be sent next.
 
-        :raises TimeoutError: once it is withheld.
+        :raises TimeoutError: once the body is withheld.
         """
         with self._lock:
             part = super().read(size)
@@ -51,7 +51,7 @@ class _Payload(io.BytesIO):
             return part
 
     def withhold(self) -> bool:
-        """Lets nothing be sent any more; returns whether anything was."""
+        """Let nothing be sent any more, and return whether anything was sent."""
         with self._lock:
             self._withheld = True
             return self._was_read
@@ -219,7 +219,7 @@ def _send(
 
 def _session(context: ssl.SSLContext) -> requests.Session:
     class Adapter(requests.adapters.HTTPAdapter):
-        """Uses the prepared TLS context, where requests would read the CA bundle again for each connection."""
+        """Use the prepared TLS context, where requests would read the CA bundle again for each connection."""
 
         def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
             super().init_poolmanager(*arguments, ssl_context=context, **options)
@@ -234,7 +234,7 @@ def _session(context: ssl.SSLContext) -> requests.Session:
             return host, {name: value for name, value in options.items() if not name.startswith(("ca_", "cert_"))}
 
         def cert_verify(self, *arguments: Any) -> None:
-            """The context verifies."""
+            """Do nothing: the TLS context verifies."""
 
     session = requests.Session()
     session.mount("https://", Adapter())

@@ -18,7 +18,7 @@ from . import server_url
 from .topics import topics_of
 from .user_files import UserFile, refuse, text_of
 
-# Where the file has the fields that a consumer needs
+# The places in the file of the fields that a consumer needs
 KEYS = {
     "client_id": "MQTT.Connectivity.ClientID",
     "host": "MQTT.Connectivity.ServerURI",
@@ -74,7 +74,7 @@ def _document(file: UserFile) -> Mapping[str, Any]:
 
 
 def _part(file: UserFile, document: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    """An object in the document; an empty one if it is missing or null."""
+    """Return an object in the document; an empty one if it is missing or null."""
     found: Any = document
     names = path.split(".")
     for depth, name in enumerate(names, 1):
@@ -107,5 +107,5 @@ def _topics(file: UserFile, document: Mapping[str, Any]) -> list[str]:
 
 
 def _key(value: Any) -> Any:
-    """A dynamic key, or ``None`` for an entry without one."""
+    """Return a dynamic key, or ``None`` for an entry without one."""
     return None if isinstance(value, dict) and not value.get("value") else value

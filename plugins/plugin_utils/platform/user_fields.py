@@ -66,7 +66,7 @@ def normalize(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mountpoint(name: str, value: str) -> str:
-    """A mount point without the slash of its URL."""
+    """Return a mount point without the slash of its URL."""
     mountpoint = value.strip().lstrip("/")
     if not mountpoint or set(mountpoint) & set("/?# "):
         raise refuse(name, "has no plain mount point: write it alone, such as NEAR-RTCM")
@@ -74,7 +74,7 @@ def _mountpoint(name: str, value: str) -> str:
 
 
 def _agreed(fields: Mapping[str, Any], of: str, name: str, found: Any) -> dict[str, Any]:
-    """A part of a URL, unless a field of its own has another value."""
+    """Return a part of a URL by its name; refuse it if the field of that name has another value."""
     if found is None:
         return {}
     if name in fields and str(fields[name]).strip() != str(found):

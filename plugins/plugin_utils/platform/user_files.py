@@ -45,7 +45,7 @@ _TEXT_KINDS = (
 
 @dataclass(frozen=True)
 class UserFile:
-    """What a person gave.
+    """A file that the user gave.
 
     :param name: the option and the path or key, as messages call it.
     """

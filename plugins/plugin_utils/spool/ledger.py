@@ -90,7 +90,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the ledger says of one place.
+    """The entries of the ledger for one place.
 
     :param responses: the names of the spool files of all responses that arrived.
     """

@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class SpoolReport:
-    """What reports show of one entry; of one that cannot be read, only file and service."""
+    """The description of one entry for reports; of an unreadable one, only file and service."""
 
     file: str
     service: str

@@ -212,7 +212,7 @@ class _Stream:
 
     @property
     def _content(self) -> bytes:
-        """What has arrived of the body. Where it should begin after an incomplete head, that is a header or text."""
+        """The part of the body that has arrived. After an incomplete head, it may begin with a header or text."""
         if self._body is not None:
             return self._decoded
         return b"" if self._head.headers else self._received[self._head.end :]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each response of an NTRIP caster that is no stream means: a code, the cause, and what to do.
+"""Turn the refusals of an NTRIP caster into errors: a code, the cause, and the remedy.
 
 No error contains data of the caster. Statuses and texts are those that casters have sent to public clients (seen in
 client code and in reports); other ones are reported by their status.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kills ansible-playbook, with all its workers, at the point that KILL_AT names; Python runs this when it starts."""
+"""Kill ansible-playbook, with all its workers, at the point that KILL_AT names; Python runs this when it starts."""
 
 from __future__ import annotations
 

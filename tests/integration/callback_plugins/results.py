@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes every task result of a test run as a line of JSON to the file that TEST_RESULTS names."""
+"""Write every task result of a test run as a line of JSON to the file that TEST_RESULTS names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ description: Writes every task result as a line of JSON to the file that TEST_RE
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no types
-    """Listens to the four ways in which a task can end."""
+    """Listen to the four ways in which a task can end."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"

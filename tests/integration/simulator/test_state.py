@@ -32,7 +32,7 @@ LIVE = {"service": "pointperfect-live"}
 
 @dataclass
 class Finished:
-    """What a command of the command line did."""
+    """The result of a command."""
 
     code: str | int | None
     printed: str
