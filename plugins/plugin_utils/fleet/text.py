@@ -17,13 +17,15 @@ MAX_IN_SENTENCE = 10  # names
 
 def clean(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row whose values are bounded texts, bounded lists of texts, booleans or ``None``."""
-    return {name: _clean(value) for name, value in values.items()}
+    return {name: value if value is None else _clean(value) for name, value in values.items()}
 
 
 def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return one_line(value)
     if isinstance(value, list):
         return names(value)
-    return value if isinstance(value, bool) else one_line(value)
+    return value if isinstance(value, bool) else None
 
 
 def names(values: Sequence[Any]) -> list[str]:
