@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The thingstream.ztp authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Code blocks of the Markdown files that look like YAML are YAML."""
+"""The form of the Markdown files: text wraps at 100 columns, and code blocks that look like YAML are YAML."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FILES = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
     cwd=PROJECT, capture_output=True, text=True, check=True,
 ).stdout.split()  # fmt: skip
+COLUMNS = 100
 LOOKS_LIKE_YAML = re.compile(r"(#.*\n|\s*\n)*\s*(- )?[\w.]+:( |\n)")
 
 
@@ -47,6 +48,22 @@ def read(block: str) -> Any:
         pytest.fail(f"This is not YAML:\n{block}\n{error}")
     assert isinstance(content, (dict, list)), block
     return content
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_text_wraps(name: str) -> None:
+    """A line may be longer if it is one word, such as a URL."""
+    text = (PROJECT / name).read_text()
+    lines = text.splitlines()
+    tokens = MarkdownIt().enable("table").parse(text)
+    paragraphs = [token.map for token in tokens if token.type == "paragraph_open" and token.map is not None]
+    inside = [line for first, end in paragraphs for line in lines[first:end]]
+    assert [line for line in inside if len(line) > COLUMNS and is_wrappable(line)] == []
+
+
+def is_wrappable(line: str) -> bool:
+    """Return whether a line has a space at which it can be wrapped, after the sign of a list."""
+    return " " in re.sub(r"^\s*([-*]|\d+\.)?\s*", "", line).strip()
 
 
 @pytest.mark.parametrize("name", FILES)
