@@ -38,7 +38,9 @@ GATEWAYS = int(os.environ.get("SLOW_GATEWAYS", "200"))
 ROUND_TRIP = int(os.environ.get("SLOW_ROUND_TRIP_MS", "600")) / 1000
 LOSS = float(os.environ.get("SLOW_LOSS", "0.01"))
 DEAD = math.ceil(float(os.environ.get("SLOW_UNREACHABLE", "0.05")) * GATEWAYS)  # the first ones never respond
-RUNS = os.environ.get("SLOW_RUNS", "10:10:no 25:10:no 50:10:no 100:10:no 100:30:no 100:30:yes 200:30:no").split()
+RUNS = os.environ.get("SLOW_RUNS", "10:10:no 25:10:no 25:10:yes 50:10:no 50:10:yes 100:10:no 100:30:no 200:30:no").split()
+KEPT = "-o ControlMaster=auto -o ControlPersist=600s"
+NOT_KEPT = "-o ControlPath=none"  # so that a run does not use the connections that an earlier one has kept
 SEGMENT = 1400  # bytes
 RETRANSMISSION = ROUND_TRIP + 0.2  # seconds until a lost packet is sent again
 CHUNK = 65536
@@ -185,9 +187,7 @@ def measure(bench: Bench, gateways: Fleet) -> None:
     with slow_links(gateways) as inventory:
         for one in RUNS:
             forks, timeout, kept = one.split(":")
-            persist = "600s" if kept == "yes" else "no"
-            ssh = f"-o ControlMaster=auto -o ControlPersist={persist}"
-            settings = {"ANSIBLE_TIMEOUT": timeout, "ANSIBLE_SSH_ARGS": ssh}
+            settings = {"ANSIBLE_TIMEOUT": timeout, "ANSIBLE_SSH_ARGS": KEPT if kept == "yes" else NOT_KEPT}
             if kept == "yes":
                 bench.play(inventory, "thingstream.ztp.renew", int(forks), **settings)
             seconds, output = bench.play(inventory, "thingstream.ztp.renew", int(forks), **settings)
