@@ -38,7 +38,7 @@ GATEWAYS = int(os.environ.get("SLOW_GATEWAYS", "200"))
 ROUND_TRIP = int(os.environ.get("SLOW_ROUND_TRIP_MS", "600")) / 1000
 LOSS = float(os.environ.get("SLOW_LOSS", "0.01"))
 DEAD = math.ceil(float(os.environ.get("SLOW_UNREACHABLE", "0.05")) * GATEWAYS)  # the first ones never respond
-RUNS = os.environ.get("SLOW_RUNS", "10:10:no 25:10:no 25:10:yes 50:10:no 50:10:yes 100:10:no 100:30:no 200:30:no").split()
+RUNS = os.environ.get("SLOW_RUNS", "10:10:no 25:10:no 25:10:yes 50:10:no 50:10:yes 100:10:no 200:30:no").split()
 KEPT = "-o ControlMaster=auto -o ControlPersist=600s"
 NOT_KEPT = "-o ControlPath=none"  # so that a run does not use the connections that an earlier one has kept
 SEGMENT = 1400  # bytes
