@@ -75,7 +75,7 @@ def documented_options(module: str) -> dict[str, Any]:
     own = documentation(module)
     options = dict(own["options"])
     for fragment in own["extends_documentation_fragment"]:
-        name, _, section = fragment.removeprefix("thingstream.ztp.").partition(".")
+        name, _dot, section = fragment.removeprefix("thingstream.ztp.").partition(".")
         plugin = importlib.import_module(f"ansible_collections.thingstream.ztp.plugins.doc_fragments.{name}")
         text = getattr(plugin.ModuleDocFragment, (section or "DOCUMENTATION").upper())
         for option, described in yaml.safe_load(text)["options"].items():

@@ -380,7 +380,7 @@ class Awx:
 
     def matches(self, one: Object, field_name: str, wanted: str) -> bool:
         """Return whether a field has a value; the field may be one of a referenced object, or ``isnull``."""
-        first, _, rest = field_name.partition("__")
+        first, _separator, rest = field_name.partition("__")
         if first not in (*RESOURCES[one["resource"]], "id"):
             raise Refused(400, {"detail": f"{one['resource']} has no field named '{first}'"})
         value = one.get(first)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The connection to the gateway ends at any byte, in either direction, and between the switch and the report of it.
 
+Or it stays open and goes silent, as that of a modem without reception.
+
 CloudLocate creates a Thing for every request, so that one request too many shows.
 """
 
@@ -24,7 +26,7 @@ from typing import Any
 
 import pytest
 from gateways.fleet import END_SESSION, Fleet
-from integration.ansible_run import Run, run_playbook, write_inventory
+from integration.ansible_run import PROJECT, Run, run_playbook, write_inventory
 from simulator.client import RunningSimulator
 
 Trial = Callable[[str], AbstractContextManager[None]]
@@ -35,9 +37,13 @@ ROOT = "etc/thingstream/network"
 
 @dataclass
 class Line:
-    """A TCP line to a gateway that counts what passes to it and back, and ends once after so many bytes."""
+    """A TCP line to a gateway that counts what passes to it and back, and ends once after so many bytes.
+
+    :param goes_silent: whether the connection then stays open, and nothing passes any more.
+    """
 
     port: int
+    goes_silent: bool = False
     passed: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     direction: str = ""
     rest: int = 0
@@ -59,24 +65,29 @@ def line(target: tuple[str, int]) -> Iterator[Line]:
     listener = socket.create_server(("127.0.0.1", 0))
     made = Line(listener.getsockname()[1])
 
-    def pump(source: socket.socket, sink: socket.socket, direction: str) -> None:
+    def pump(source: socket.socket, sink: socket.socket, direction: str, silent: threading.Event) -> None:
         with suppress(OSError):
             while data := source.recv(16384):
+                if silent.is_set():
+                    continue
                 allowed = made.allow(direction, len(data))
                 sink.sendall(data[:allowed])
                 if allowed < len(data):
                     made.direction = ""  # the next connection is not cut
-                    break
+                    if not made.goes_silent:
+                        break
+                    silent.set()
         for side in (source, sink):
             with suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
 
     def serve(connection: socket.socket) -> None:
         made.open += 1
+        silent = threading.Event()
         with closing(connection), closing(socket.create_connection(target)) as server:
-            back = threading.Thread(target=pump, args=(server, connection, "down"), daemon=True)
+            back = threading.Thread(target=pump, args=(server, connection, "down", silent), daemon=True)
             back.start()
-            pump(connection, server, "up")
+            pump(connection, server, "up", silent)
             back.join()
         made.open -= 1
 
@@ -227,6 +238,38 @@ def test_a_retry_between_switch_and_report(site: Site, trials: Trial, full: bool
                 assert site.things(name) == [*(entry["client_id"] for entry in record["retired"]), record["client_id"]]
                 assert site.kept(name) == 0
                 assert ".lock" not in {path.name for path in site.path(host, name).iterdir()}
+
+
+def test_a_line_that_goes_silent(site: Site, trials: Trial) -> None:
+    """With the documented options of SSH the run ends, and the next one finds everything in order."""
+    plan = {"bb1": ("up", 3000), "gw1": ("up", 6000), "gw2": ("down", 100), "gw3": ("down", 300)}  # bytes
+    (options,) = re.findall(r"ssh_args = (.*ServerAlive.*)", (PROJECT / "docs/troubleshooting.md").read_text())
+    options = options.replace("ServerAliveInterval=15", "ServerAliveInterval=1")
+    with ExitStack() as stack:
+        hosts, lines = {}, {}
+        for host in plan:
+            there = site.variables(host, f"silent-{host}")
+            lines[host] = stack.enter_context(line((_address(site, host), there["ansible_port"])))
+            hosts[host] = site.variables(host, f"silent-{host}", lines[host].port) | {"ansible_ssh_args": options}
+        beside = {"beside": site.variables("gw1", "silent-beside")}
+        busy = site.run({**hosts, **beside}, reload_command="sleep 8")  # longer than SSH waits for a silent server
+        assert busy.status == 0, busy.output
+        for host, (direction, rest) in plan.items():
+            lines[host].goes_silent, lines[host].direction, lines[host].rest = True, direction, rest
+        silent = site.run({**hosts, **beside}, force=True)  # over the connections of the first run
+        again = site.run({**hosts, **beside})
+    assert silent.hosts["beside"]["action"] == "renewed", silent.output
+    for host in plan:
+        with trials("Network: SSH, silent"):
+            assert silent.hosts[host]["status"] == "unreachable", silent.output
+            assert again.hosts[host]["status"] == "ok", again.output
+            name = f"silent-{host}"
+            record = site.record(host, name)
+            assert record
+            known = [*(entry["client_id"] for entry in record["retired"]), record["client_id"]]
+            assert site.things(name) == known
+            assert site.requests(name) == len(known)
+            assert site.kept(name) == 0
 
 
 @dataclass(frozen=True)

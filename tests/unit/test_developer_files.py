@@ -42,7 +42,7 @@ def test_the_hooks_of_pre_commit_are_the_linters_of_make_lint() -> None:
     assert repository["repo"] == "local"
     for hook in repository["hooks"]:
         assert hook["language"] == "system"
-        *_, command = re.split(r" (?=\.venv/bin/)", hook["entry"])
+        *_before, command = re.split(r" (?=\.venv/bin/)", hook["entry"])
         assert command.replace(".venv/bin/", "$(BIN)/") in recipe.replace("@shellcheck", "shellcheck")
     assert len(repository["hooks"]) == len(recipe.splitlines())
 

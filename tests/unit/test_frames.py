@@ -78,7 +78,7 @@ def test_one_wrong_bit_is_enough(position: int) -> None:
 def test_text_and_noise_have_no_messages() -> None:
     generator = random.Random(20261126)
     letters = b"satisfies session status success \t\r\n<>{}"
-    text = bytes(generator.choice(letters) for _ in range(60_000))
+    text = bytes(generator.choice(letters) for _number in range(60_000))
     assert types_in(text) == []
     assert types_in(generator.randbytes(60_000)) == []
 
