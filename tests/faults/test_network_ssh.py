@@ -242,7 +242,9 @@ def test_a_retry_between_switch_and_report(site: Site, trials: Trial, full: bool
 
 def test_a_line_that_goes_silent(site: Site, trials: Trial) -> None:
     """With the documented options of SSH the run ends, and the next one finds everything in order."""
-    plan = {"bb1": ("up", 3000), "gw1": ("up", 6000), "gw2": ("down", 100), "gw3": ("down", 300)}  # bytes
+    # bytes to the gateway: within the first look of a renewal, which has 2,000, or within its installation, which ends
+    # after 7,000; the questions of SSH whether the server is alive have 50 each second, also before the run
+    plan = {"bb1": 1500, "gw1": 1500, "gw2": 5500, "gw3": 5500}
     (options,) = re.findall(r"ssh_args = (.*ServerAlive.*)", (PROJECT / "docs/troubleshooting.md").read_text())
     options = options.replace("ServerAliveInterval=15", "ServerAliveInterval=1")
     with ExitStack() as stack:
@@ -254,14 +256,17 @@ def test_a_line_that_goes_silent(site: Site, trials: Trial) -> None:
         beside = {"beside": site.variables("gw1", "silent-beside")}
         busy = site.run({**hosts, **beside}, reload_command="sleep 8")  # longer than SSH waits for a silent server
         assert busy.status == 0, busy.output
-        for host, (direction, rest) in plan.items():
-            lines[host].goes_silent, lines[host].direction, lines[host].rest = True, direction, rest
+        for host, rest in plan.items():
+            lines[host].goes_silent, lines[host].direction, lines[host].rest = True, "up", rest
         silent = site.run({**hosts, **beside}, force=True)  # over the connections of the first run
         again = site.run({**hosts, **beside})
     assert silent.hosts["beside"]["action"] == "renewed", silent.output
+    statuses = Counter(silent.hosts[host]["status"] for host in plan)
+    # on a busy machine, SSH may end a connection between two commands, so that the next one makes another
+    assert statuses["unreachable"] >= 2, silent.output
+    assert set(statuses) <= {"unreachable", "ok"}, silent.output
     for host in plan:
         with trials("Network: SSH, silent"):
-            assert silent.hosts[host]["status"] == "unreachable", silent.output
             assert again.hosts[host]["status"] == "ok", again.output
             name = f"silent-{host}"
             record = site.record(host, name)
