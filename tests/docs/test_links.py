@@ -5,34 +5,27 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 import yaml
-from markdown_it import MarkdownIt
+from docs.markdown import FILES, PROJECT, parse
 from markdown_it.token import Token
 
-PROJECT = Path(__file__).resolve().parents[2]
 REPOSITORY = yaml.safe_load((PROJECT / "galaxy.yml").read_text())["repository"]
-FILES = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-    cwd=PROJECT, capture_output=True, text=True, check=True,
-).stdout.split()  # fmt: skip
 PAGES = (REPOSITORY, f"{REPOSITORY}/issues", f"{REPOSITORY}/security")  # of the repository's site, no files
 
 
 def tokens(file: Path) -> list[Token]:
-    parsed = MarkdownIt().enable("table").parse(file.read_text())
-    return [inner for token in parsed for inner in (token, *(token.children or ()))]
+    return [inner for token in parse(file) for inner in (token, *(token.children or ()))]
 
 
 @cache
 def anchors(file: Path) -> frozenset[str]:
     """Return the anchors that GitHub makes of headings: lower case, spaces as hyphens, no punctuation."""
-    parsed = MarkdownIt().enable("table").parse(file.read_text())
+    parsed = parse(file)
     headings = [parsed[place + 1] for place, token in enumerate(parsed) if token.type == "heading_open"]
     texts = ["".join(part.content for part in heading.children or ()) for heading in headings]
     return frozenset(re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts)

@@ -242,8 +242,8 @@ def test_a_retry_between_switch_and_report(site: Site, trials: Trial, full: bool
 
 def test_a_line_that_goes_silent(site: Site, trials: Trial) -> None:
     """With the documented options of SSH the run ends, and the next one finds everything in order."""
-    # bytes to the gateway: within the first look of a renewal, which has 2,000, or within its installation, which ends
-    # after 7,000; the questions of SSH whether the server is alive have 50 each second, also before the run
+    # Bytes to the gateway: within the first look of a renewal, which takes 2,000, or within its installation, which
+    # ends after 7,000. The keep-alive messages of SSH take 50 more each second, also before the run.
     plan = {"bb1": 1500, "gw1": 1500, "gw2": 5500, "gw3": 5500}
     (options,) = re.findall(r"ssh_args = (.*ServerAlive.*)", (PROJECT / "docs/troubleshooting.md").read_text())
     options = options.replace("ServerAliveInterval=15", "ServerAliveInterval=1")

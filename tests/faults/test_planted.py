@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Links of every kind, planted at every name that the scripts use: none is followed, nothing outside is touched.
 
-The user that runs the commands plants them, who can do more than any attacker: others cannot write at the path.
+The user that runs the commands plants them, and can do more than any attacker: others cannot write at the path.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from simulator.client import RunningSimulator
 
 ROOT = "etc/thingstream/connections"
 PREFIX = "thingstream_gateway_"
+WITH_PASSWORD = {"ansible_user": "careful", "ansible_become": True, "ansible_become_password": "careful-password"}
 
 
 class Site:
@@ -77,12 +78,11 @@ def site(gateways: Fleet, simulator: RunningSimulator, platform: dict[str, Any],
 
 
 def test_a_forced_terminal_ends_with_the_setting_to_remove(site: Site) -> None:
-    become = {"ansible_user": "careful", "ansible_become": True, "ansible_become_password": "careful-password"}
     hosts: dict[str, dict[str, Any]] = {
         "gw1-args": {"ansible_ssh_args": "-tt"},
         "gw1-shared": {"ansible_ssh_args": "-C -o ControlMaster=auto -o ControlPersist=5 -tt"},
         "gw2-extra": {"ansible_ssh_extra_args": "-o RequestTTY=force"},
-        "gw2-become": {**become, "ansible_ssh_extra_args": "-t -t"},
+        "gw2-become": {**WITH_PASSWORD, "ansible_ssh_extra_args": "-t -t"},
         "gw3-config": {"ansible_ssh_common_args": site.ssh_arguments("  RequestTTY force\n")},
         "bb1-args": {"ansible_ssh_args": "-tt"},
         "bb1-one": {"ansible_ssh_args": "-t"},  # requests none, because ssh itself has no terminal here
@@ -109,8 +109,7 @@ def test_a_forced_terminal_ends_with_the_setting_to_remove(site: Site) -> None:
 @pytest.mark.full
 def test_sudo_does_not_wait_for_input_that_never_comes(site: Site) -> None:
     """Without the part of ``TERMINAL_CHECK`` that takes the input, about one gateway of a hundred hangs."""
-    become = {"ansible_user": "careful", "ansible_become": True, "ansible_become_password": "careful-password"}
-    run = site.run({f"gw2-{number}": {**become, "ansible_ssh_extra_args": "-tt"} for number in range(200)})
+    run = site.run({f"gw2-{number}": {**WITH_PASSWORD, "ansible_ssh_extra_args": "-tt"} for number in range(200)})
     assert set(run.values("error_code").values()) == {"gateway_unsupported"}, run.output
 
 

@@ -212,7 +212,7 @@ def test_a_canary_that_fails_stops_the_rotation_which_can_be_resumed(site: Site)
     assert broken.status == 2, broken.output
     (canary,) = broken.of(task)
     assert broken.of(task)[canary]["error_code"] == "health_check_failed"
-    (message,) = {result["msg"] for result in broken.of("Tell how to resume").values()}
+    (message,) = {result["msg"] for result in broken.of("Show how to resume").values()}
     resume = message.partition("with ")[2]
     assert resume.startswith("-e thingstream_rotate_before=20")
     assert site.client_ids() == before
@@ -476,7 +476,7 @@ def test_playbooks_work_after_a_play_that_lost_hosts(site: Site) -> None:
         site.work, site.gateways.inventory, "-e", f"@{file}", playbook=str(playbook), environment=free, seconds=600
     )
     assert run.status == 2, "one gateway was lost"
-    hints = [entry["result"] for entry in run.results if entry["task"] == "Tell how to resume"]
+    hints = [entry["result"] for entry in run.results if entry["task"] == "Show how to resume"]
     began = {result["msg"].split("=")[-1] for result in hints}
     assert len(hints) > 1, run.output
     assert len(began) == 1, "every batch has the same time to resume at"

@@ -225,7 +225,7 @@ def test_mosquitto_with_certificates(things: Fleet, tmp_path: Path) -> None:
             assert f"as {things.one} " in broker.log_file.read_text()
         shutil.copytree(site.current("one").resolve(), old)
 
-        # who is new is not on a list before it is there: for a while every Thing may read
+        # a new Thing is not on the list at first: for a while every Thing may read
         with things.broker("pattern read /pp/#\n") as broker:
             rotated = site.provision("one", force=True, reload_command=restart, **bridge_commands(port))
             assert rotated.values("action") == {"one": "renewed"}, rotated.output

@@ -22,7 +22,7 @@ def read(path: str | None) -> str:
 
     :raises ProvisioningError: ``bad_option``.
     """
-    # whom to trust as the API, behind a proxy that opens TLS for example, says nothing about the broker
+    # the CAs for the API, such as that of a proxy that inspects TLS, are not valid for the broker
     source = path or trust.LIBRARY_CA_BUNDLE
     try:
         text = Path(source).read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ..errors import GatewayUnreachable, ProvisioningError
 
 # Stands before each command. With a terminal the script would never end: it arrives line by line, and without an end of
-# file. What arrives is taken until nothing has come for a second, because sudo 1.9.13 (Debian 12) may hang if its
-# command exits while input arrives. Of the programs, only stty and cat are not built into the shell.
+# file. The check discards input until none has arrived for a second, because sudo 1.9.13 (Debian 12) may hang if its
+# command exits while input arrives. All programs but stty and cat are built into the shell.
 TERMINAL_CHECK = (
     'if [ -t 0 ]; then printf "standard input is a terminal\\n"; '
     "{ stty -icanon min 0 time 10 && cat >/dev/null; } 2>/dev/null; exit 75; fi; "

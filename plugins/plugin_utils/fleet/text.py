@@ -17,7 +17,7 @@ MAX_IN_SENTENCE = 10  # names
 
 def clean(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row whose values are bounded texts, bounded lists of texts, booleans or ``None``."""
-    return {name: value if value is None else _clean(value) for name, value in values.items()}
+    return {name: _clean(value) for name, value in values.items()}
 
 
 def _clean(value: object) -> object:
